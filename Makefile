@@ -1,0 +1,75 @@
+# Everything one does with this repository. Needs make and a Python >= 3.11, nothing else:
+# the first call installs into .venv, later calls work offline and start at once.
+#
+#   make test ARGS="-k kill"          further arguments for the program that is run
+#   make PYTHON=/path/to/python test  the Python to make .venv with (only when it is made)
+
+export PYTHON
+ARGS ?=
+PY := .venv/bin/python
+# Beside the whole suite on .venv, these run on every other Python that is found.
+EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_conformance*.py)
+
+.NOTPARALLEL:
+.PHONY: help demo test test-everywhere lint types wheel test-wheel coverage check format clean distclean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name text; do printf '  make %-17s %s\n' "$$name" "$$text"; done
+
+demo: ## the main job on real input: examples/survey.py
+	@.ci/venv .venv run
+	$(PY) examples/survey.py $(ARGS)
+
+test: ## the whole suite, then its core on every other Python found
+	@.ci/venv .venv dev
+	$(PY) -m pytest $(ARGS)
+	@$(MAKE) --no-print-directory test-everywhere
+
+test-everywhere: ## conformance on every other Python found (python3.x, pyenv)
+	@.ci/venv .venv dev
+	@.ci/test-everywhere $(EVERYWHERE)
+
+lint: ## ruff: rules and format
+	@.ci/venv .venv dev
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+types: ## mypy --strict
+	@.ci/venv .venv dev
+	$(PY) -m mypy
+
+wheel: ## sdist, the wheel built from it, and a check of what it holds
+	@.ci/venv .venv dev
+	rm -rf dist
+	@echo "$(PY) -m build --no-isolation"
+	@$(PY) -m build --no-isolation > dist.log 2>&1 || { cat dist.log; exit 1; }
+	@rm -f dist.log
+	$(PY) .ci/check_wheel.py
+
+# From inside .venv-wheel and with -P: in the root of the checkout, `import unirun` would find
+# the sources that lie there instead of the wheel.
+test-wheel: wheel ## the whole suite against the installed wheel
+	@.ci/venv .venv-wheel wheel
+	cd .venv-wheel && bin/python -P ../.ci/check_installed.py
+	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. ../tests $(ARGS)
+
+coverage: ## the whole suite, measured with its worker processes
+	@.ci/venv .venv dev
+	$(PY) -m coverage run -m pytest $(ARGS)
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+
+check: test lint types test-wheel ## all of it, as .ci/run does
+
+format: ## let ruff rewrite what it can
+	@.ci/venv .venv dev
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+clean: ## remove what was built and cached
+	rm -rf build dist dist.log *.egg-info htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find . -path './.*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## the virtual environments too
+	rm -rf .venv .venv-*

@@ -1,0 +1,332 @@
+"""One event-loop thread for `async def` tasks: thousands at once, cancellable at every await.
+
+    submit ──call_soon_threadsafe──> loop thread: asyncio.Task ──> future._end
+
+A coroutine is stopped by cancelling it.  That takes effect at its next await; one that blocks
+the loop, or swallows the cancellation, cannot be stopped, and past its time it is abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from unirun import _context
+from unirun._errors import (
+    ExecutorShutdown,
+    InitializerFailed,
+    QueueTimeout,
+    TaskKilled,
+    TaskTimeout,
+    UnsupportedByBackend,
+)
+from unirun._future import Future
+from unirun.backend import (
+    Backend,
+    CallOptions,
+    Capability,
+    Stats,
+    WorkerSpec,
+    describe,
+    end_of_body,
+    next_call_id,
+    without_caller_frames,
+)
+
+
+class _Flag(_context.Token):
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> None:
+        self._event.wait(seconds)
+
+
+class CoroutineFuture(Future[Any]):
+    _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
+    _copied: contextvars.Context
+    _options: CallOptions
+    _token: _Flag
+    _task: asyncio.Task[Any] | None = None  # touched by the loop thread only
+    _reason: BaseException | None = None  # why it was asked to stop
+    _timers: tuple[asyncio.TimerHandle, ...] = ()
+
+
+class CoroutineBackend(Backend):
+    """Runs coroutine functions on one event loop, in one thread.
+
+    `max_workers` bounds how many run at once; None: no bound.
+    """
+
+    name = "coroutine"
+    capabilities = frozenset({Capability.SHAREDMEM, Capability.COOPERATIVE})
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec)
+        # Guards _thread and _closed. The rest belongs to the loop thread.
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[CoroutineFuture] = deque()
+        self._active: set[CoroutineFuture] = set()
+        self._finished = self._killed = self._abandoned = 0
+        self._broken: InitializerFailed | None = None
+
+    @property
+    def max_workers(self) -> int:
+        return self.spec.max_workers or 1_000_000
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> CoroutineFuture:
+        if not inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "fn", fn))):
+            raise UnsupportedByBackend(
+                self.name,
+                f"run {describe(fn)}, which is not a coroutine function",
+                "make it `async def`, or use kind='io'",
+            )
+        future = CoroutineFuture()
+        future._backend = self
+        future._call = (fn, args, kwargs)
+        future._copied = contextvars.copy_context()
+        future._options = options
+        future._token = _Flag()
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            if self._closed:
+                raise ExecutorShutdown("cannot schedule new futures after shutdown")
+            loop = self._start()
+            loop.call_soon_threadsafe(self._accept, future)
+        return future
+
+    def kill(self, future: Future[Any], grace: float | None) -> None:
+        """Cancels the coroutine; it ends as killed unless it swallows the cancellation."""
+        assert isinstance(future, CoroutineFuture)
+        self._in_loop(self._stop, future, TaskKilled("the call was killed"))
+
+    def withdraw(self, future: Future[Any]) -> None:
+        self._in_loop(self._advance)
+
+    def request_stop(self, future: Future[Any]) -> None:
+        assert isinstance(future, CoroutineFuture)
+        future._token.set()
+
+    def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
+        with self._lock:
+            self._closed = True
+        if cancel_futures or kill:
+            self._in_loop(self._cancel_waiting)
+        if kill:
+            self._in_loop(self._stop_all)
+        self._in_loop(self._advance)
+
+    def join(self, timeout: float | None = None) -> bool:
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def stats(self) -> Stats:
+        return Stats(
+            backend=self.name,
+            max_workers=self.max_workers,
+            workers=int(self._thread is not None),
+            pending=len(self._waiting),
+            running=len(self._active),
+            finished=self._finished,
+            killed=self._killed,
+            abandoned=self._abandoned,
+        )
+
+    def running_calls(self) -> list[str]:
+        return [_name(future) for future in list(self._active)]
+
+    def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+        from unirun.sync import make_thread
+
+        return make_thread(kind, *args, **kwargs)
+
+    # -- the loop thread --------------------------------------------------------------------------
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        """Called with the lock held."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()  # closed by its thread
+            self._thread = threading.Thread(
+                target=self._run_loop,
+                args=(self._loop,),
+                name=f"{self.spec.name}-loop",
+                daemon=True,
+            )
+            self._thread.start()
+        return self._loop
+
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            self._initialize()
+            loop.run_forever()
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    def _initialize(self) -> None:
+        if self.spec.initializer is None:
+            return
+        try:
+            self.spec.initializer(*self.spec.initargs)
+        except BaseException as exc:  # user code; every caller is told  # noqa: BLE001
+            error = InitializerFailed(f"the initializer failed: {type(exc).__name__}: {exc}")
+            error.__cause__ = exc
+            self._broken = error
+
+    def _in_loop(self, do: Callable[..., None], *args: Any) -> None:
+        """Have the loop thread call `do`; nothing to do if the loop never ran or has ended."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            loop.call_soon_threadsafe(do, *args)
+        except RuntimeError:
+            return  # closed meanwhile, so every call has ended
+
+    # From here on: loop thread only.
+
+    def _accept(self, future: CoroutineFuture) -> None:
+        if self._broken is not None:
+            future._fail(self._broken)
+            return
+        self._waiting.append(future)
+        self._limit_waiting(future)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Start what may start; end the loop when nothing is left and nothing can come."""
+        while self._waiting and len(self._active) < self.max_workers:
+            future = self._waiting.popleft()
+            if future._begin():
+                self._begin(future)
+        if self._closed and not self._waiting and not self._active:
+            asyncio.get_running_loop().stop()
+
+    def _begin(self, future: CoroutineFuture) -> None:
+        assert future._call is not None
+        fn, args, kwargs = future._call
+        options = future._options
+        context = _context.TaskContext(
+            _name(future),
+            next_call_id(),
+            kind=options.kind,
+            backend=self.name,
+            worker=threading.current_thread().name,
+            token=future._token,
+            attempt=options.attempt,
+            deadline=end_of_body(options),
+        )
+        self._active.add(future)
+        body = _body(context, fn, args, kwargs)
+        future._task = asyncio.get_running_loop().create_task(body, context=future._copied)
+        future._task.add_done_callback(lambda task: self._ended(future, task))
+        if context.deadline is not None:
+            future._timers += (self._at(context.deadline, self._expire, future),)
+
+    def _ended(self, future: CoroutineFuture, task: asyncio.Task[Any]) -> None:
+        for timer in future._timers:
+            timer.cancel()
+        future._call = future._task = None
+        self._active.discard(future)
+        self._finished += 1
+        self._advance()
+        _settle(future, task)
+        self._killed += future.cancelled()
+
+    def _stop(self, future: CoroutineFuture, reason: BaseException) -> None:
+        future._token.set()
+        if future._task is not None and future._reason is None:
+            future._reason = reason
+            future._task.cancel()
+            if isinstance(reason, TaskTimeout):
+                self._at(time.monotonic() + self.spec.grace, self._abandon, future)
+
+    def _stop_all(self) -> None:
+        for future in list(self._active):
+            self._stop(future, TaskKilled("the executor was shut down"))
+
+    def _cancel_waiting(self) -> None:
+        for future in list(self._waiting):
+            future.cancel()
+
+    def _at(
+        self, when: float, do: Callable[[CoroutineFuture], None], future: CoroutineFuture
+    ) -> Any:
+        return asyncio.get_running_loop().call_later(max(0, when - time.monotonic()), do, future)
+
+    def _limit_waiting(self, future: CoroutineFuture) -> None:
+        options = future._options
+        ends = [] if options.deadline is None else [options.deadline]
+        if options.queue_timeout is not None:
+            ends.append(time.monotonic() + options.queue_timeout)
+        future._timers = tuple(self._at(end, _expire_waiting, future) for end in ends)
+
+    def _expire(self, future: CoroutineFuture) -> None:
+        limit = future._options.timeout
+        how = "past its deadline" if limit is None else f"longer than its {limit:g} s"
+        self._stop(future, TaskTimeout(f"{_name(future)} ran {how}"))
+
+    def _abandon(self, future: CoroutineFuture) -> None:
+        if future not in self._active:
+            return
+        text = (
+            f"{_name(future)} ran out of time and does not heed its cancellation; it was abandoned"
+        )
+        self._abandoned += 1
+        future._fail(TaskTimeout(text, abandoned=True))
+
+
+def _name(future: CoroutineFuture) -> str:
+    call = future._call
+    return future._options.name or (describe(call[0]) if call is not None else "the call")
+
+
+async def _body(context: _context.TaskContext, fn: Any, args: Any, kwargs: Any) -> Any:
+    _context.running.set(context)
+    return await fn(*args, **kwargs)
+
+
+def _settle(future: CoroutineFuture, task: asyncio.Task[Any]) -> None:
+    if task.cancelled():
+        reason = future._reason or TaskKilled("the coroutine was cancelled from inside")
+        if isinstance(reason, TaskKilled):
+            future._killed(reason)
+        else:
+            future._fail(reason)
+    elif (error := task.exception()) is not None:
+        future._fail(without_caller_frames(error, 1))
+    else:
+        future._succeed(task.result())
+
+
+def _expire_waiting(future: CoroutineFuture) -> None:
+    if future._begin():
+        future._fail(QueueTimeout("the call had not begun when its time was up"))

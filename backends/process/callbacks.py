@@ -1,0 +1,56 @@
+"""The thread that runs the done-callbacks of a pool's futures."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+
+class CallbackThread:
+    """Runs callbacks in order; started by the first one. The pool owns and closes it.
+
+    A slow callback delays other callbacks, never a call.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()  # guards _thread and _closed
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def run(self, callback: Callable[[], None]) -> None:
+        if self._start():
+            self._queue.put(callback)
+        else:
+            callback()  # no thread to be had: late, or at interpreter exit
+
+    def _start(self) -> bool:
+        with self._lock:
+            if self._thread is not None:
+                return not self._closed
+            if self._closed:
+                return False
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+            return True
+
+    def _work(self) -> None:
+        while (callback := self._queue.get()) is not None:
+            callback()
+            del callback
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+        self._queue.put(None)
+
+    def join(self, timeout: float | None) -> None:
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)

@@ -1,0 +1,502 @@
+"""Carries out what the state machine orders: processes, pipes, one loop thread.
+
+    any thread ──post──> inbox ──┐                        ┌─> worker pipes (tasks)
+                                 ├─> loop thread: state ──┤
+    worker pipes (results) ──────┤                        ├─> launcher (start), signals (kill)
+    launcher (started, exited) ──┘                        └─> futures ──> callback thread
+
+1. Everything here is touched by the loop thread only, except the inbox, `post`, the counters of
+   `snapshot` and what an at-fork hook closes.  So there is no lock: a thread that posts cannot
+   leave anything half done, whatever signal interrupts it.
+2. The loop never blocks on a worker: writes are non-blocking, what is left over waits in `out`.
+3. Nothing of the user runs in the loop but unpickling of results; callbacks have their own
+   thread, so a slow one delays nobody.
+4. A worker is gone when its launcher says so: then its last words are read from the pipe, then
+   the state machine is told, then futures end.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from unirun._errors import ExecutorShutdown, InitializerFailed
+
+from . import launch, outcomes, wire
+from .alarms import Alarms
+from .callbacks import CallbackThread
+from .limits import Doomed
+from .peer import Peer, make_pipe
+from .state import Finish, Kill, Order, PoolState, Send, Start, Stop, Worker
+
+if TYPE_CHECKING:
+    from .backend import ProcessFuture
+
+STOP_PATIENCE = 5.0
+"""Seconds an idle worker may take to end when asked to, exit functions included."""
+EOF_PATIENCE = 0.5
+"""Seconds a worker may live on after it closed its pipe."""
+
+
+class Pool:
+    def __init__(
+        self,
+        state: PoolState,
+        launcher: launch.Launcher,
+        setup: Callable[[], bytes],
+        *,
+        name: str,
+        grace: float,
+        idle_timeout: float | None,
+        max_calls: int | None,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._state = state
+        self._launcher = launcher
+        self._setup = setup
+        self._grace = grace
+        self._idle_timeout = idle_timeout
+        self._max_calls = max_calls
+        self._on_end = on_end
+        self._workers: dict[Worker, Peer] = {}
+        self._calls: dict[int, ProcessFuture] = {}
+        self._answers: dict[int, tuple[int, bytes]] = {}
+        self._alarms = Alarms()
+        self._failure: BaseException | None = None  # why the last worker could not be made
+        self._crash: BaseException | None = None  # a bug that ended the loop
+        self.killed = self.crashed = self.finished_calls = 0
+
+        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        # Held while the bell is rung or taken down, so that nobody writes to a descriptor that has
+        # become somebody else's. Guards `ended`.
+        self._bell = threading.Lock()
+        self._asleep = False  # written by the loop; who posts reads it after appending
+        self.ended = False
+        self._newborn: tuple[int, ...] = ()  # our ends of the pipes of a worker being made
+        self._wake, self._waker = os.pipe()  # closed by the loop when it ends
+        self._lifeline, self._lifeline_held = os.pipe()  # likewise
+        for fd in (self._wake, self._waker):
+            os.set_blocking(fd, False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake, selectors.EVENT_READ, self._drain_wake)
+        launcher.attach(
+            lambda fd: self._selector.register(fd, selectors.EVENT_READ, self._news),
+            self._selector.unregister,
+        )
+        self.callbacks = CallbackThread(f"{name}-callbacks")
+        self.thread = threading.Thread(target=self._run, name=f"{name}-loop", daemon=True)
+        _pools.add(self)
+
+    # -- from any thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def post(self, do: Callable[..., None], *args: Any) -> None:
+        """Have the loop thread call `do(*args)`."""
+        self._inbox.append((do, args))
+        if self.ended:
+            self._refuse_leftovers()
+        elif self._asleep:
+            self._ring()
+
+    def _ring(self) -> None:
+        with self._bell:
+            if self.ended:
+                self._refuse_leftovers()
+                return
+            try:
+                os.write(self._waker, b"\0")
+            except BlockingIOError:
+                return  # full: it is awake
+
+    def snapshot(self) -> dict[str, Any]:
+        workers = list(self._workers.values())
+        return {
+            "workers": len(workers),
+            "pending": self._state.waiting,
+            "running": self._state.running,
+            "finished": self.finished_calls,
+            "killed": self.killed,
+            "crashed": self.crashed,
+            "pids": tuple(worker.pid for worker in workers if worker.pid is not None),
+        }
+
+    def running_names(self) -> list[str]:
+        return [f.name for f in list(self._calls.values()) if f.running()]
+
+    # -- what is posted: loop thread from here on -----------------------------------------------
+
+    def submit(self, future: ProcessFuture) -> None:
+        if future.done():
+            return  # cancelled before it got here
+        self._calls[future.number] = future
+        self._limit_waiting(future)
+        self._do(self._state.submit(future.number, future.options.priority))
+
+    def withdraw(self, future: ProcessFuture) -> None:
+        self._do(self._state.cancel(future.number))
+
+    def cancel_running(self, future: ProcessFuture) -> None:
+        worker = self._workers.get(self._holder(future.number))
+        if worker is not None:
+            worker.write(wire.pack(wire.CANCEL, future.number))
+
+    def kill(self, future: ProcessFuture, grace: float | None, reason: BaseException) -> None:
+        holder = self._state.holder(future.number)
+        if holder is not None and future.reason is None:
+            future.reason = reason
+            self._workers[holder].grace = grace
+        self._do(self._state.kill(future.number))
+
+    def kill_all(self, grace: float | None, reason: BaseException) -> None:
+        for worker in self._workers.values():
+            if worker.grace is None:
+                worker.grace = grace
+        for future in list(self._calls.values()):
+            if future.running() and future.reason is None:
+                future.reason = reason
+        self._do(self._state.kill_all())
+
+    def close(self, cancel: bool, kill: bool, reason: BaseException) -> None:
+        if kill:
+            self.kill_all(0.0, reason)
+        self._do(self._state.close(cancel=cancel, kill=kill))
+
+    def resize(self, size: int) -> None:
+        self._do(self._state.resize(size))
+
+    def _holder(self, call: int) -> Worker:
+        holder = self._state.holder(call)
+        return -1 if holder is None else holder
+
+    # -- orders ---------------------------------------------------------------------------------
+
+    def _do(self, orders: list[Order]) -> None:
+        finished = []
+        for order in orders:  # workers first: a result that takes long to read delays no call
+            match order:
+                case Send(worker, call):
+                    self._send(self._workers[worker], self._calls[call])
+                case Start(worker):
+                    self._start_worker(worker)
+                case Stop(worker):
+                    self._stop(self._workers[worker])
+                case Kill(worker):
+                    self._kill_worker(self._workers[worker])
+                case Finish():
+                    finished.append(order)
+        for order in finished:
+            self._finish(order)
+
+    def _start_worker(self, number: Worker) -> None:
+        fds: list[int] = []
+        try:
+            tasks, ours_tasks = make_pipe(fds)
+            ours_results, results = make_pipe(fds)
+            self._newborn = (ours_tasks, ours_results)
+            self._launcher.start(number, (tasks, results, self._lifeline))
+        except Exception as exc:  # out of descriptors, of processes, of memory  # noqa: BLE001
+            for fd in fds:
+                os.close(fd)
+            self._failure = exc
+            self._workers[number] = Peer(number, -1, -1, self._selector)
+            self.post(self._exited, self._workers[number], None)
+            return
+        finally:
+            self._newborn = ()
+        os.close(tasks)
+        os.close(results)
+        worker = self._workers[number] = Peer(number, ours_tasks, ours_results, self._selector)
+        worker.listen(lambda: self._read(worker))
+        worker.write(self._setup())
+        self.post(self._news)  # what the launcher knows already
+
+    def _send(self, worker: Peer, future: ProcessFuture) -> None:
+        if not future._begin():  # cancelled a moment ago: the worker is free again
+            self._do(self._state.worker_answered(worker.number))
+            return
+        worker.send_call(*future.message())
+        self._limit_running(future)
+
+    def _stop(self, worker: Peer) -> None:
+        """End of its task pipe: it leaves when it has read everything."""
+        worker.close_tasks()
+        self._alarms.after(STOP_PATIENCE, self._hurry, worker)
+
+    def _hurry(self, worker: Peer) -> None:
+        self._do(self._state.hurry(worker.number))
+
+    def _kill_worker(self, worker: Peer) -> None:
+        if worker.grace is None:
+            worker.grace = self._grace
+        if worker.pid is None or worker.doomed is not None:
+            return  # not known yet: killed as soon as it is
+        worker.doomed = Doomed(worker.pid)
+        if worker.grace > 0:
+            worker.doomed.terminate()
+            self._alarms.after(worker.grace, self._kill_hard, worker)
+        else:
+            worker.doomed.kill()
+
+    def _kill_hard(self, worker: Peer) -> None:
+        if worker.number in self._workers and worker.doomed is not None:
+            worker.doomed.kill()
+
+    def _finish(self, order: Finish) -> None:
+        future = self._calls.pop(order.call)
+        self.finished_calls += 1
+        answer = self._answers.pop(order.call, None)
+        if order.how == "answered":
+            if answer is not None:  # None: it was cancelled just before it was sent
+                outcomes.settle(future, *answer)
+        elif order.how == "killed":
+            self.killed += 1
+            outcomes.settle_killed(future)
+        elif order.how == "crashed":
+            self.crashed += 1
+            worker = self._workers[order.worker] if order.worker is not None else None
+            outcomes.settle_crashed(future, worker.pid if worker else None, self._exit_status)
+        elif order.how == "cancelled":
+            future.cancel_unsent()
+        else:
+            future._begin()
+            future._fail(self.refusal())
+
+    def refusal(self) -> BaseException:
+        """Why a call is not taken."""
+        if self._crash is not None:
+            return outcomes.loop_crashed(self._crash)
+        if self._state.broken:
+            return outcomes.no_workers(self._failure)
+        return ExecutorShutdown("cannot schedule new futures after shutdown")
+
+    @property
+    def refuses(self) -> bool:
+        """Every call that is submitted now would be refused."""
+        return self._state.broken or self._crash is not None or self.ended
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    _exit_status: int | None = None  # of the worker whose end is being handled
+
+    def _read(self, worker: Peer) -> bool:
+        """Read once; False at the end of the pipe or when nothing is there."""
+        try:
+            messages = worker.receive()
+        except BlockingIOError:
+            return False
+        except (EOFError, OSError):
+            self._pipe_ended(worker)
+            return False
+        except ValueError:  # not our protocol: a task wrote into the pipe
+            self._pipe_ended(worker)
+            self._force(worker)
+            return False
+        for message in messages:
+            self._hear(worker, message)
+        return True
+
+    def _hear(self, worker: Peer, message: wire.Message) -> None:
+        code = message[0]
+        if code == wire.READY:
+            self._do(self._state.worker_ready(worker.number))
+        elif code == wire.BROKEN:
+            self._failure = outcomes.initializer_failure(message[1])
+            self._do(self._state.break_down())
+        elif code == wire.PART:
+            future = self._calls.get(message[1])
+            if future is not None and future.on_part is not None:
+                future.on_part(message[2])
+        elif self._state.held(worker.number) == message[1]:
+            self._answers[message[1]] = (code, message[2])
+            worker.idle_since = time.monotonic()
+            last = self._max_calls is not None and worker.calls >= self._max_calls
+            self._do(self._state.worker_answered(worker.number, last=last))
+
+    def _pipe_ended(self, worker: Peer) -> None:
+        """It closed its end: it is dying, or a task closed what was not its own."""
+        worker.close_results()
+        if worker.orphan:
+            self._gone_unseen(worker)
+        else:
+            self._alarms.after(EOF_PATIENCE, self._force, worker)
+
+    def _force(self, worker: Peer) -> None:
+        """Without its pipe it is of no use: make sure it is dead."""
+        if self._workers.get(worker.number) is worker and worker.pid is not None:
+            Doomed(worker.pid).kill()
+            if worker.orphan:
+                self._gone_unseen(worker)
+
+    def _gone_unseen(self, worker: Peer) -> None:
+        """An orphan ended its pipe; nobody will report it, so look for ourselves."""
+        if worker.pid is not None and worker.exists():
+            Doomed(worker.pid).kill()
+            self._alarms.after(0.01, self._gone_unseen, worker)
+        elif worker.number in self._workers:
+            self._exited(worker, None)
+
+    def _exited(self, worker: Peer, status: int | None) -> None:
+        """Rule 4."""
+        if worker.results >= 0:
+            while self._read(worker):
+                continue  # its last words
+        if worker.doomed is not None:
+            worker.doomed.sweep()
+        if self._workers.get(worker.number) is not worker:
+            return
+        self._exit_status = status
+        if self._state.is_starting(worker.number) and worker.pid is not None:
+            self._failure = outcomes.died_at_start(worker.pid, status)
+        self._do(self._state.worker_gone(worker.number))
+        self._drop(worker)
+
+    def _drop(self, worker: Peer) -> None:
+        self._workers.pop(worker.number, None)
+        worker.close_tasks()
+        worker.close_results()
+
+    def _news(self) -> None:
+        for item in self._launcher.news():
+            if isinstance(item, launch.Lost):
+                for worker in list(self._workers.values()):
+                    worker.orphan = True
+                    if worker.results < 0:
+                        self._gone_unseen(worker)
+            elif isinstance(item, launch.Trouble):
+                self._failure = InitializerFailed(item.text)
+                self._do(self._state.break_down())
+            elif (found := self._workers.get(item.worker)) is not None:
+                self._heard_of(found, item)
+
+    def _heard_of(self, worker: Peer, item: launch.Started | launch.Exited) -> None:
+        if isinstance(item, launch.Exited):
+            self._exited(worker, item.status)
+            return
+        worker.pid = item.pid
+        if worker.grace is not None:
+            self._kill_worker(worker)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _limit_waiting(self, future: ProcessFuture) -> None:
+        for end in future.ends_of_waiting():
+            self._alarms.at(end, self._expire_waiting, future)
+
+    def _limit_running(self, future: ProcessFuture) -> None:
+        end = future.end_of_running()
+        if end is not None:
+            self._alarms.at(end, self._expire_running, future)
+
+    def _expire_waiting(self, future: ProcessFuture) -> None:
+        if future.number in self._calls and future.expire_unsent():
+            self._do(self._state.cancel(future.number))
+
+    def _expire_running(self, future: ProcessFuture) -> None:
+        worker = self._workers.get(self._holder(future.number))
+        if worker is not None and worker.results >= 0:
+            self._read(worker)  # an answer that has arrived wins
+        if future.number in self._calls:
+            self.kill(future, None, outcomes.timeout_of(future))
+
+    def _retire_idle(self) -> None:
+        if self._idle_timeout is None:
+            return
+        now = time.monotonic()
+        for number in self._state.idle:
+            if now - self._workers[number].idle_since >= self._idle_timeout:
+                self._do(self._state.retire(number))
+        self._alarms.after(max(self._idle_timeout / 2, 0.01), self._retire_idle)
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._retire_idle()
+            while not self._state.finished:
+                self._turn()
+        except BaseException as exc:  # a bug of ours: no future may wait for ever because of it
+            self._crash = exc
+            raise
+        finally:
+            self._clean_up()
+
+    def _turn(self) -> None:
+        self._asleep = True
+        timeout = self._time_to_sleep()  # after _asleep: who posts now rings, or is seen here
+        for key, _ in self._selector.select(timeout):
+            if self._selector.get_map().get(key.fd) is key:  # not closed by an earlier one
+                key.data()
+        self._asleep = False
+        while self._inbox:
+            do, args = self._inbox.popleft()
+            do(*args)
+        self._alarms.ring()
+
+    def _time_to_sleep(self) -> float | None:
+        if self._inbox:
+            return 0
+        return self._alarms.delay()
+
+    def _drain_wake(self) -> None:
+        try:
+            os.read(self._wake, 4096)
+        except BlockingIOError:
+            return
+
+    def _clean_up(self) -> None:
+        for worker in list(self._workers.values()):
+            self._drop(worker)
+        self._launcher.close()
+        self._selector.close()
+        with self._bell:
+            self.ended = True
+            for fd in (self._wake, self._waker, self._lifeline, self._lifeline_held):
+                os.close(fd)
+        for future in list(self._calls.values()):
+            future._begin()
+            future._fail(self.refusal())
+        self._calls.clear()
+        self._refuse_leftovers()
+        self.callbacks.close()
+        self._alarms = Alarms()
+        self._on_end()  # the backend lets go of what it kept for us
+
+    def _refuse_leftovers(self) -> None:
+        """The loop has ended: nothing will be run any more."""
+        while self._inbox:
+            try:
+                do, args = self._inbox.popleft()
+            except IndexError:
+                return  # another thread was quicker
+            if do == self.submit and args[0]._begin():
+                args[0]._fail(self.refusal())
+
+    def close_in_forked_child(self) -> None:
+        """The child of a fork must hold no end of our pipes: their ends mean something."""
+        self.ended = True
+        self._selector.close()
+        fds = [self._wake, self._waker, self._lifeline_held, *self._newborn, *self._launcher.fds()]
+        for worker in self._workers.values():
+            fds += [fd for fd in (worker.tasks, worker.results) if fd >= 0]
+        for fd in fds:
+            os.close(fd)
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _close_all_in_forked_child() -> None:
+    for pool in list(_pools):
+        if not pool.ended:
+            pool.close_in_forked_child()
+
+
+os.register_at_fork(after_in_child=_close_all_in_forked_child)

@@ -1,0 +1,105 @@
+"""What travels between the pool and a worker: frames of marshalled tuples.
+
+Light by rule: every worker process imports this file.
+
+    frame = 8 bytes, length of the body, little-endian | body = marshal of (code, ...)
+
+marshal, because both ends are the same interpreter and what it carries are atoms and bytes only;
+the user's objects are inside those bytes, made by `_payload` and `_remote`.
+"""
+
+from __future__ import annotations
+
+import os
+from marshal import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Message: TypeAlias = tuple[Any, ...]
+
+# To a worker. CALL: (number, function id, function bytes or None, argument bytes, what for the
+# context). SETUP: (initializer bytes or None, ...). FORGET: drop all functions known so far.
+SETUP, CALL, CANCEL, FORGET, PATH = range(5)
+
+# From a worker. READY: (). BROKEN: (exception bytes). PART: (number, bytes).
+# RETURNED, RAISED, UNREADABLE, UNSENDABLE: (number, bytes) end a call: its value, the exception it
+# raised, why its arguments could not be unpickled, why its value could not be pickled.
+READY, BROKEN, PART, RETURNED, RAISED, UNREADABLE, UNSENDABLE = range(10, 17)
+
+_HEAD = 8
+_CHUNK = 1 << 18
+
+
+def pack(*message: Any) -> bytes:
+    """One frame."""
+    body = dumps(message)
+    return len(body).to_bytes(_HEAD, "little") + body
+
+
+class FrameReader:
+    """Cuts what a pipe delivers into messages; one owner, one pipe."""
+
+    __slots__ = ("_big", "_buffer", "_filled")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._big: bytearray | None = None  # the body of a frame larger than one read
+        self._filled = 0
+
+    def receive(self, fd: int) -> list[Message]:
+        """Read once and return the messages that are complete.
+
+        Raises EOFError at the end of the pipe and BlockingIOError when a non-blocking one is empty.
+        """
+        if self._big is not None:
+            return self._receive_big(fd)
+        data = os.read(fd, _CHUNK)
+        if not data:
+            raise EOFError
+        self._buffer += data
+        return self._cut()
+
+    def _cut(self) -> list[Message]:
+        messages: list[Message] = []
+        buffer, start = self._buffer, 0
+        while len(buffer) - start >= _HEAD:
+            length = int.from_bytes(buffer[start : start + _HEAD], "little")
+            end = start + _HEAD + length
+            if end > len(buffer):
+                if length > _CHUNK:
+                    self._begin_big(start + _HEAD, length)
+                    return messages
+                break
+            with memoryview(buffer) as view:
+                messages.append(loads(view[start + _HEAD : end]))
+            start = end
+        del buffer[:start]
+        return messages
+
+    def _begin_big(self, start: int, length: int) -> None:
+        self._big = bytearray(length)
+        self._filled = len(self._buffer) - start
+        self._big[: self._filled] = self._buffer[start:]
+        self._buffer = bytearray()
+
+    def _receive_big(self, fd: int) -> list[Message]:
+        big = self._big
+        assert big is not None
+        with memoryview(big) as view:
+            count = os.readv(fd, [view[self._filled :]])
+        if not count:
+            raise EOFError
+        self._filled += count
+        if self._filled < len(big):
+            return []
+        self._big = None
+        return [loads(big)]
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a blocking pipe, whatever it takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

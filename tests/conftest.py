@@ -1,0 +1,157 @@
+"""Every test proves that it leaves nothing behind: no process, thread, descriptor or variable.
+
+A worker process can import what stands at the top of a test file and in tests/apps/ (see
+`pythonpath` in pyproject.toml); a program that a test starts as a process lies in tests/apps/.
+"""
+
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import unirun
+
+GRACE = 5.0  # seconds that what a test has ended may take to go away
+FD_SLACK = 2  # descriptors that the standard library opens once and keeps
+
+# In the environment of every program started from here. A process whose parent has died is
+# nobody's child any more; this still tells whose it is.
+MARK = "TESTS_OF_UNIRUN"
+os.environ[MARK] = str(os.getpid())
+BEGAN = psutil.Process().create_time()
+
+# Kept by multiprocessing for the life of the process that first needed them.
+STANDARD_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+def pytest_report_header() -> str:
+    return f"unirun: {Path(unirun.__file__).parent}"
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves something behind. Set up first, so it looks after all the others."""
+    processes, threads, fds, variables = _processes(), _threads(), _fds(), _variables()
+    yield
+    _end_default_executor()
+    left = _left_processes(processes)
+    if marker := request.node.get_closest_marker("leaks"):
+        assert marker.args, "say why: @pytest.mark.leaks('reason')"
+        return
+    left += _left_threads(threads) + _left_fds(fds) + _left_variables(variables)
+    assert not left, "the test leaves behind:\n  " + "\n  ".join(left)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def module_leaves_no_process() -> Iterator[None]:
+    """The same for what the fixtures of a whole module start: each test finds it there already."""
+    before = _processes()
+    yield
+    left = _left_processes(before)
+    assert not left, "the module leaves behind:\n  " + "\n  ".join(left)
+
+
+def _end_default_executor() -> None:
+    """The one object of a module that lives until exit, by design; each test begins without it."""
+    module = sys.modules.get("unirun._executor")
+    if module is not None and module._default is not None:
+        module._default.shutdown(kill=True, timeout=GRACE)
+
+
+def _processes() -> set[psutil.Process]:
+    """Our descendants, also those whose parents are gone; the helpers of the stdlib excepted."""
+    found = set(psutil.Process().children(recursive=True))
+    found |= {process for process in psutil.process_iter() if _is_marked(process)}
+    return {p for p in found if p.pid != os.getpid() and not _is_standard_helper(p)}
+
+
+def _is_marked(process: psutil.Process) -> bool:
+    try:
+        younger = process.create_time() >= BEGAN  # spares reading most of the system
+        return younger and process.environ().get(MARK) == os.environ[MARK]
+    except (psutil.Error, OSError):
+        return False  # somebody else's, or gone: no orphan of ours that still runs
+
+
+def _is_standard_helper(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False  # a zombie has no command line
+    return any(name in command for name in STANDARD_HELPERS)
+
+
+def _left_processes(before: set[psutil.Process]) -> list[str]:
+    # Not psutil.wait_procs: it would reap the zombies that we are looking for.
+    end = time.monotonic() + GRACE
+    while (new := _processes() - before) and time.monotonic() < end:
+        gc.collect()  # what a reference cycle holds is late, not lost
+        time.sleep(0.02)
+    left = [_describe(process) for process in new]
+    for process in new:
+        process.kill()  # the next test shall not suffer for it
+    psutil.wait_procs(new, timeout=GRACE)
+    return left
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"process {process.pid} ({process.status()}): {' '.join(process.cmdline())[:120]}"
+    except psutil.Error as exc:
+        return f"process {process.pid}: {exc}"
+
+
+def _threads() -> set[threading.Thread]:
+    # A dummy stands for a thread that threading did not start; Python 3.11 never removes it.
+    return {t for t in threading.enumerate() if not isinstance(t, threading._DummyThread)}
+
+
+def _left_threads(before: set[threading.Thread]) -> list[str]:
+    end = time.monotonic() + GRACE
+    while (new := _threads() - before) and time.monotonic() < end:
+        gc.collect()  # as above
+        new.pop().join(0.1)
+    return [f"thread {thread.name}" for thread in _threads() - before]
+
+
+def _fds() -> dict[int, str]:
+    """What each descriptor of this process points to; nothing where the system does not tell."""
+    table = Path("/proc/self/fd")
+    found = {}
+    for entry in list(table.iterdir()) if table.is_dir() else ():
+        try:
+            found[int(entry.name)] = str(entry.readlink())
+        except FileNotFoundError:
+            continue  # the descriptor that the listing itself used
+    return found
+
+
+def _left_fds(before: dict[int, str]) -> list[str]:
+    if len(_new_fds(before)) > FD_SLACK:
+        gc.collect()  # as above
+    new = _new_fds(before)
+    return new if len(new) > FD_SLACK else []
+
+
+def _new_fds(before: dict[int, str]) -> list[str]:
+    return [f"fd {fd}: {to}" for fd, to in _fds().items() if before.get(fd) != to]
+
+
+def _variables() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+
+
+def _left_variables(before: dict[str, str]) -> list[str]:
+    after = _variables()
+    changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    for name in changed:
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
+    return [f"variable {name}={after.get(name)!r}, was {before.get(name)!r}" for name in changed]

@@ -1,0 +1,136 @@
+"""One executor API over threads, processes and event loops: kill, time out, share, stream.
+
+Every name is imported on first use: `import unirun` costs next to nothing, which a worker process
+pays for every time it starts.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from concurrent.futures import as_completed as as_completed
+    from concurrent.futures import wait as wait
+
+    from unirun._api import Barrier as Barrier
+    from unirun._api import Event as Event
+    from unirun._api import LifoQueue as LifoQueue
+    from unirun._api import PriorityQueue as PriorityQueue
+    from unirun._api import Queue as Queue
+    from unirun._api import SimpleQueue as SimpleQueue
+    from unirun._api import map as map
+    from unirun._api import run as run
+    from unirun._api import submit as submit
+    from unirun._config import config as config
+    from unirun._config import configure as configure
+    from unirun._context import TaskContext as TaskContext
+    from unirun._context import current_task as current_task
+    from unirun._errors import BackendUnavailable as BackendUnavailable
+    from unirun._errors import ConfigError as ConfigError
+    from unirun._errors import DeadlockError as DeadlockError
+    from unirun._errors import DeserializationError as DeserializationError
+    from unirun._errors import ExecutorShutdown as ExecutorShutdown
+    from unirun._errors import InitializerFailed as InitializerFailed
+    from unirun._errors import ManagerLost as ManagerLost
+    from unirun._errors import NotKillable as NotKillable
+    from unirun._errors import QueueTimeout as QueueTimeout
+    from unirun._errors import RemoteError as RemoteError
+    from unirun._errors import SerializationError as SerializationError
+    from unirun._errors import TaskCancelled as TaskCancelled
+    from unirun._errors import TaskKilled as TaskKilled
+    from unirun._errors import TaskTimeout as TaskTimeout
+    from unirun._errors import UnirunError as UnirunError
+    from unirun._errors import UnknownBackend as UnknownBackend
+    from unirun._errors import UnsupportedByBackend as UnsupportedByBackend
+    from unirun._errors import WorkerCrashed as WorkerCrashed
+    from unirun._executor import Executor as Executor
+    from unirun._executor import current_executor as current_executor
+    from unirun._executor import explain as explain
+    from unirun._future import Future as Future
+    from unirun._hints import Kind as Kind
+    from unirun._hints import Requirement as Requirement
+    from unirun._machine import cpu_count as cpu_count
+    from unirun._retry import Retry as Retry
+    from unirun._settings import UnknownOption as UnknownOption
+    from unirun._task import Task as Task
+    from unirun._task import task as task
+    from unirun.sync import ShutDown as ShutDown
+else:
+    _HOME = {
+        "unirun._api": "Barrier Event LifoQueue PriorityQueue Queue SimpleQueue map run submit",
+        "unirun._config": "config configure",
+        "unirun._context": "TaskContext current_task",
+        "unirun._errors": "BackendUnavailable ConfigError DeadlockError DeserializationError "
+        "ExecutorShutdown InitializerFailed ManagerLost NotKillable QueueTimeout RemoteError "
+        "SerializationError TaskCancelled TaskKilled TaskTimeout UnirunError UnknownBackend "
+        "UnsupportedByBackend WorkerCrashed",
+        "unirun._executor": "Executor current_executor explain",
+        "unirun._future": "Future",
+        "unirun._hints": "Kind Requirement",
+        "unirun._machine": "cpu_count",
+        "unirun._retry": "Retry",
+        "unirun._settings": "UnknownOption",
+        "unirun._task": "Task task",
+        "unirun.sync": "ShutDown",
+        "concurrent.futures": "as_completed wait",
+    }
+    _HOME = {name: home for home, names in _HOME.items() for name in names.split()}
+
+    def __getattr__(name):
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_HOME})
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "Barrier",
+    "ConfigError",
+    "DeadlockError",
+    "DeserializationError",
+    "Event",
+    "Executor",
+    "ExecutorShutdown",
+    "Future",
+    "InitializerFailed",
+    "Kind",
+    "LifoQueue",
+    "ManagerLost",
+    "NotKillable",
+    "PriorityQueue",
+    "Queue",
+    "QueueTimeout",
+    "RemoteError",
+    "Requirement",
+    "Retry",
+    "SerializationError",
+    "ShutDown",
+    "SimpleQueue",
+    "Task",
+    "TaskCancelled",
+    "TaskContext",
+    "TaskKilled",
+    "TaskTimeout",
+    "UnirunError",
+    "UnknownBackend",
+    "UnknownOption",
+    "UnsupportedByBackend",
+    "WorkerCrashed",
+    "as_completed",
+    "config",
+    "configure",
+    "cpu_count",
+    "current_executor",
+    "current_task",
+    "explain",
+    "map",
+    "run",
+    "submit",
+    "task",
+    "wait",
+]

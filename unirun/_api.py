@@ -1,0 +1,76 @@
+"""The functions of the package that use the current executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+from unirun._executor import current_executor
+from unirun._future import Future
+from unirun._map import MapResult
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+__all__ = ["Barrier", "Event", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
+__all__ += ["map", "run", "submit"]
+
+
+def submit(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    """`Executor.submit` of the current executor."""
+    return current_executor().submit(fn, *args, **kwargs)
+
+
+def map(fn: Callable[..., Any], *iterables: Iterable[Any], **options: Any) -> MapResult:
+    """`Executor.map` of the current executor."""
+    return current_executor().map(fn, *iterables, **options)
+
+
+def run(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run `fn` where its kind belongs and return its result.
+
+    An exception that interrupts the wait, Ctrl-C for example, kills the call where it can be.
+    """
+    return finish(submit(fn, *args, **kwargs))
+
+
+def finish(future: Future[R]) -> R:
+    """The result of `future`, which is not left behind if the wait is interrupted."""
+    try:
+        return future.result()
+    except BaseException:
+        if not future.done() and not future.cancel():
+            future._stop_for_good()
+        raise
+
+
+def Queue(maxsize: int = 0) -> Any:
+    """`Executor.Queue` of the current executor."""
+    return current_executor().Queue(maxsize)
+
+
+def LifoQueue(maxsize: int = 0) -> Any:
+    """`Executor.LifoQueue` of the current executor."""
+    return current_executor().LifoQueue(maxsize)
+
+
+def PriorityQueue(maxsize: int = 0) -> Any:
+    """`Executor.PriorityQueue` of the current executor."""
+    return current_executor().PriorityQueue(maxsize)
+
+
+def SimpleQueue() -> Any:
+    """`Executor.SimpleQueue` of the current executor."""
+    return current_executor().SimpleQueue()
+
+
+def Event() -> Any:
+    """`Executor.Event` of the current executor."""
+    return current_executor().Event()
+
+
+def Barrier(
+    parties: int, action: Callable[[], object] | None = None, timeout: float | None = None
+) -> Any:
+    """`Executor.Barrier` of the current executor."""
+    return current_executor().Barrier(parties, action, timeout)

@@ -1,0 +1,401 @@
+"""How a process talks to the manager of a shared object: one connection per thread.
+
+A request is answered on the connection it came by, so the connection *is* the session: when the
+thread, the process or the machine dies, the manager sees it end.
+
+    client                                manager
+      connect ────────────────────────────▶
+      ◀──────────────────────── 32 random bytes
+      32 random bytes, HMAC of both ──────▶            nothing else is read before this is right
+      ◀──────────────────────────── HMAC of both
+      (id, op, object, args, deadline, last) ─▶        `last`: answer "timeout" if it is later
+      ◀────────────────────── (id, status, value)
+      id ─────────────────────────────────▶            those items have arrived
+      -id ────────────────────────────────▶            forget that request
+
+Frames are marshalled, with their length before them; both sides know each other by then, and are
+one program.  Light: a worker imports this when it unpickles its first handle.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import socket
+import struct
+import threading
+import time
+import weakref
+
+from unirun import _context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Address: TypeAlias = str | tuple[str, int]
+    Limits: TypeAlias = tuple[float | None, float | None, float | None]
+
+GRACE = 0.05  # seconds a client waits past its deadline for an answer that may be on its way
+PATIENCE = 1.0  # the same for a request that is not to wait: a busy owner is no empty queue
+NO_WAIT = -1.0  # the time-out of such a request
+
+MAX_FRAME = 1 << 30
+CHUNK = 1 << 16
+NONCE_SIZE = DIGEST_SIZE = 32
+_HEADER = struct.Struct("<I")
+# Windows has no such flag: there a send may outlast its time-out while the manager stands still.
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+homes: weakref.WeakValueDictionary[Address, Any] = weakref.WeakValueDictionary()
+"""The managers that live in this process; their objects are used without a connection."""
+
+keys: dict[Address, bytes] = {}
+"""The keys of managers made in this process or, before a fork, in its parent."""
+
+
+def limits(timeout: float | None) -> Limits:
+    """When a wait is over, when the manager need not try any more, when the client gives up."""
+    if timeout is None:
+        return None, None, None
+    now = time.monotonic()
+    if timeout == NO_WAIT:
+        return 0.0, now + PATIENCE / 2, now + PATIENCE
+    if timeout <= 0:
+        return 0.0, now + GRACE / 2, now + GRACE
+    if not timeout <= threading.TIMEOUT_MAX:  # NaN too
+        raise OverflowError("timeout value is too large")
+    deadline = now + timeout
+    return deadline, deadline + GRACE / 2, deadline + GRACE
+
+
+def request(
+    address: Address, op: str, object_id: int, args: tuple[Any, ...], timeout: float | None
+) -> tuple[str, Any]:
+    """Have one request served; returns its status (see `coordinator.py`) and value.
+
+    Returns ("timeout", None) at most 50 ms after the time-out, whatever the manager does.
+    Raises ManagerLost if it cannot be reached or ends.
+    """
+    when = limits(timeout)
+    try:
+        channel = _own_channel(address, when[2])
+    except _TooLate:
+        return "timeout", None
+    return channel.request(op, object_id, args, when)
+
+
+# -- frames -----------------------------------------------------------------------------------
+
+
+def frame(content: Any) -> bytes:
+    body = marshal.dumps(content)
+    if len(body) > MAX_FRAME:
+        from unirun._errors import SerializationError  # heavy, and rarely needed
+
+        text = f"an item of {len(body)} bytes is too large for a shared object"
+        raise SerializationError(f"{text}; the limit is {MAX_FRAME}, share a file or its name")
+    return _HEADER.pack(len(body)) + body
+
+
+class FrameReader:
+    """Makes frames of what arrives in pieces; only for peers that have proved who they are."""
+
+    __slots__ = ("_need", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._need = _HEADER.size  # bytes in `_rest` that make the next step possible
+
+    def feed(self, data: bytes) -> list[Any]:
+        """What is complete now; raises ValueError, EOFError or TypeError if it is no frame."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._need:
+                return []
+            data = bytes(self._rest)
+            self._rest = bytearray()
+        frames = []
+        at, end, view = 0, len(data), memoryview(data)
+        while (body := at + _HEADER.size) <= end:
+            (size,) = _HEADER.unpack_from(data, at)
+            if size > MAX_FRAME:
+                raise ValueError(f"a frame of {size} bytes is too large")
+            if body + size > end:
+                self._need = _HEADER.size + size
+                break
+            frames.append(marshal.loads(view[body : body + size]))
+            at = body + size
+        else:
+            self._need = _HEADER.size
+        if at < end:
+            self._rest += view[at:]
+        return frames
+
+    def wanted(self) -> int:
+        """How much to ask the system for: large frames in large pieces."""
+        return min(max(CHUNK, self._need - len(self._rest)), 1 << 20)
+
+
+def digest(key: bytes, role: bytes, server_nonce: bytes, client_nonce: bytes) -> bytes:
+    """The proof that `role` knows the key; the roles differ, so no proof can be echoed."""
+    import hmac  # 2 ms to import, once per connection
+
+    return hmac.digest(key, b"unirun " + role + server_nonce + client_nonce, "sha256")
+
+
+def same(one: bytes, other: bytes) -> bool:
+    import hmac
+
+    return hmac.compare_digest(one, other)
+
+
+def run_key() -> bytes:
+    """The key of this run: what the workers were told, or what multiprocessing hands down."""
+    if _context.authkey is not None:
+        return _context.authkey
+    from multiprocessing.process import current_process  # heavy, and no worker comes here
+
+    return bytes(current_process().authkey)
+
+
+# -- connections ------------------------------------------------------------------------------
+
+
+class _TooLate(Exception):
+    """The client gives up now."""
+
+
+class _Ended(Exception):
+    """The connection is of no use any more."""
+
+
+class Channel:
+    """One connection, used and closed by one thread, or by its end."""
+
+    __slots__ = ("_address", "_fragile", "_last_id", "_poll", "_reader", "_socket", "busy")
+
+    def __init__(self, sock: socket.socket, address: Address) -> None:
+        self._socket = sock
+        self._address = address
+        self._poll = Poll(sock)
+        self._reader = FrameReader()
+        self._last_id = 0
+        self._fragile = False  # in the middle of a frame: an interrupted stream is of no use
+        self.busy = False
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    __del__ = close
+
+    def request(
+        self, op: str, object_id: int, args: tuple[Any, ...], when: Limits
+    ) -> tuple[str, Any]:
+        deadline, last, give_up = when
+        self._last_id = request_id = self._last_id + 1
+        data = frame((request_id, op, object_id, args, deadline, last))
+        self.busy = True
+        try:
+            self._send(data, give_up)
+            status, value = self._reply(request_id, give_up)
+            if status == "item":
+                self._send(frame(request_id), give_up)
+        except _TooLate:
+            self._forget(request_id)
+            return "timeout", None
+        except BaseException as exc:
+            if _is_end(exc):
+                self.close()
+                raise _lost(self._address, exc) from exc
+            self._forget(request_id)  # KeyboardInterrupt, or what any signal handler raises
+            raise
+        finally:
+            self.busy = False
+        return status, value
+
+    def _reply(self, request_id: int, give_up: float | None) -> tuple[str, Any]:
+        while True:
+            self._await_data(give_up)
+            self._fragile = True
+            data = self._socket.recv(self._reader.wanted())
+            if not data:
+                raise _Ended("it closed the connection")
+            replies = self._frames(data)
+            self._fragile = False
+            for got, status, value in replies:
+                if got == request_id:  # others were forgotten
+                    return status, value
+
+    def _await_data(self, give_up: float | None) -> None:
+        if give_up is not None:
+            self._poll.wait(give_up)
+        else:
+            # The system wakes us twice as soon from here as from a poll.  It takes nothing: an
+            # interrupt must leave the stream whole.
+            self._socket.recv(1, socket.MSG_PEEK)
+
+    def _frames(self, data: bytes) -> list[Any]:
+        try:
+            return self._reader.feed(data)
+        except (ValueError, EOFError, TypeError) as exc:
+            raise _Ended(f"it sends no frames: {exc}") from exc
+
+    def _send(self, data: bytes, give_up: float | None) -> None:
+        """Send all of it.  The server never waits for us, so neither side can wait for both."""
+        self._fragile = True
+        sent = self._send_some(data)
+        while sent < len(data):
+            self._poll.wait(give_up, writable=True)
+            sent += self._send_some(memoryview(data)[sent:])
+        self._fragile = False
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data, _DONT_WAIT)
+        except BlockingIOError:
+            return 0
+
+    def _forget(self, request_id: int) -> None:
+        """Nobody waits for that answer any more: what it holds goes back.
+
+        A message rather than the end of the connection, which would release the locks this
+        thread holds.
+        """
+        if not self._fragile:
+            data = frame(-request_id)
+            try:
+                if self._socket.send(data, _DONT_WAIT) == len(data):
+                    return
+            except OSError:
+                pass  # full or broken; its end says the same
+        self.close()
+
+
+def _is_end(exc: BaseException) -> bool:
+    """Whether that came from the socket.  A signal handler may raise a TimeoutError too."""
+    return isinstance(exc, _Ended) or (isinstance(exc, OSError) and exc.errno is not None)
+
+
+def _lost(address: Address, exc: BaseException) -> Exception:
+    from unirun._errors import ManagerLost  # heavy, and rarely needed
+
+    return ManagerLost(
+        f"the manager of this shared object, at {address!r}, is gone or refused us ({exc}); "
+        "use the object while what made it is open, with the key of the same run"
+    )
+
+
+def _connected(address: Address, give_up: float | None) -> Channel:
+    family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    _sockets.add(sock)
+    try:
+        sock.settimeout(_left(give_up))
+        sock.connect(address)
+        if family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _shake_hands(sock, keys.get(address) or run_key(), give_up)
+        sock.settimeout(None)
+        return Channel(sock, address)
+    except BaseException as exc:
+        sock.close()
+        if isinstance(exc, TimeoutError):
+            _left(give_up)  # raises _TooLate, if it is ours
+        if _is_end(exc):
+            raise _lost(address, exc) from exc
+        raise
+
+
+def _shake_hands(sock: socket.socket, key: bytes, give_up: float | None) -> None:
+    nonce = os.urandom(NONCE_SIZE)
+    theirs = _receive(sock, NONCE_SIZE, give_up)
+    sock.sendall(nonce + digest(key, b"client", theirs, nonce))
+    proof = _receive(sock, DIGEST_SIZE, give_up)
+    if not same(proof, digest(key, b"server", theirs, nonce)):
+        raise _Ended("it does not know the key of this run")
+
+
+def _receive(sock: socket.socket, size: int, give_up: float | None) -> bytes:
+    data = b""
+    while len(data) < size:
+        sock.settimeout(_left(give_up))
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise _Ended("it closed the connection before we knew each other")
+        data += piece
+    return data
+
+
+class Poll:
+    """Waits for one socket; `poll` where there is one, since `select` ends at descriptor 1023."""
+
+    __slots__ = ("_poll", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll is not None:
+            self._poll.register(sock, select.POLLIN)
+
+    def wait(self, give_up: float | None, *, writable: bool = False) -> None:
+        """Return when the socket is ready; raise _TooLate at `give_up`."""
+        while not self._ready(_left(give_up), writable):
+            continue  # `_left` ends it
+
+    def _ready(self, left: float | None, writable: bool) -> bool:
+        if self._poll is None:
+            reads, writes = ([], [self._socket]) if writable else ([self._socket], [])
+            return any(select.select(reads, writes, [], left))
+        if not writable:
+            return bool(self._poll.poll(None if left is None else left * 1000))
+        self._poll.modify(self._socket, select.POLLOUT)
+        try:
+            return bool(self._poll.poll(None if left is None else left * 1000))
+        finally:
+            self._poll.modify(self._socket, select.POLLIN)
+
+
+def _left(give_up: float | None) -> float | None:
+    """Seconds to wait now, at most a day: the system cannot wait much longer."""
+    if give_up is None:
+        return None
+    left = give_up - time.monotonic()
+    if left <= 0:
+        raise _TooLate
+    return min(left, 86400.0)
+
+
+# Each thread's own, by address; a Channel goes with its thread.
+_local = threading.local()
+# Every one of this process, for the fork.
+_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def _own_channel(address: Address, give_up: float | None) -> Channel:
+    channels: dict[Any, Channel] = _local.__dict__
+    channel = channels.get(address)
+    if channel is not None and not channel.closed:
+        if not channel.busy:
+            return channel
+        # A signal handler interrupted a request of this very thread: its own goes beside.
+        return _connected(address, give_up)
+    channels[address] = channel = _connected(address, give_up)
+    return channel
+
+
+def _after_fork_in_child() -> None:
+    # The connections are the parent's, and so is what they hold.  Closing our copies lets the
+    # manager see the parent's end, and makes this process open its own.
+    for sock in list(_sockets):
+        sock.close()
+    homes.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,205 @@
+"""Every exception unirun raises, and why each has the bases it has.
+
+Each one is a `UnirunError` *and* the type that code written for `concurrent.futures`,
+`pickle` or the built-ins already catches::
+
+    UnirunError
+    ├── ConfigError(ValueError)                    a setting that cannot be used
+    ├── UnknownBackend(ValueError)                 no backend of that name
+    ├── BackendUnavailable(ImportError)            its engine is not installed
+    ├── UnsupportedByBackend(ValueError)           asked of a backend that cannot do it
+    │   └── NotKillable(RuntimeError)              kill() of a running thread call
+    ├── ExecutorShutdown(RuntimeError)             submit after shutdown
+    ├── SerializationError(PicklingError, TypeError)   an argument or result cannot be pickled
+    │   └── DeserializationError(BrokenProcessPool)    ... or cannot be unpickled on the other side
+    ├── TaskKilled(CancelledError)                 ended by kill()
+    ├── TaskCancelled(CancelledError)              the task noticed its own cancellation
+    ├── TaskTimeout(TimeoutError)                  ran longer than it may
+    │   └── QueueTimeout                           waited longer than it may, never started
+    ├── WorkerCrashed(BrokenProcessPool)           its worker died by itself
+    ├── InitializerFailed(BrokenProcessPool, BrokenThreadPool)
+    ├── RemoteError                                stands for an exception that cannot be rebuilt
+    ├── ManagerLost(ConnectionError)               the host of a shared object is gone
+    └── DeadlockError(RuntimeError)                a wait that could never end
+
+Every one of them pickles: a task that submits other tasks may let them pass through.
+"""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
+from pickle import PicklingError
+from typing import Any
+
+__all__ = [
+    "BackendUnavailable",
+    "ConfigError",
+    "DeadlockError",
+    "DeserializationError",
+    "ExecutorShutdown",
+    "InitializerFailed",
+    "ManagerLost",
+    "NotKillable",
+    "QueueTimeout",
+    "RemoteError",
+    "SerializationError",
+    "TaskCancelled",
+    "TaskKilled",
+    "TaskTimeout",
+    "UnirunError",
+    "UnknownBackend",
+    "UnsupportedByBackend",
+    "WorkerCrashed",
+]
+
+
+class UnirunError(Exception):
+    """The base of every exception that unirun itself raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take keywords of their own; rebuilding through __new__ and the
+        # instance's dict keeps any signature picklable.
+        return (_rebuild, (type(self), self.args, dict(self.__dict__)))
+
+
+def _rebuild(cls: type[UnirunError], args: tuple[Any, ...], state: dict[str, Any]) -> UnirunError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(UnirunError, ValueError):
+    """A setting that is unknown, malformed or impossible; names where it was written."""
+
+
+class UnknownBackend(UnirunError, ValueError):
+    """There is no backend of that name; the text lists those there are."""
+
+
+class BackendUnavailable(UnirunError, ImportError):
+    """The backend exists, but what it needs is missing; the text says how to install it."""
+
+
+class UnsupportedByBackend(UnirunError, ValueError):
+    """A backend was asked for something it cannot do; raised before anything is queued.
+
+    Attributes: `backend`, `feature` and `remedy`, each a str.
+    """
+
+    def __init__(self, backend: str, feature: str, remedy: str) -> None:
+        super().__init__(f"the {backend!r} backend cannot {feature}; {remedy}")
+        self.backend = backend
+        self.feature = feature
+        self.remedy = remedy
+
+
+class NotKillable(UnsupportedByBackend, RuntimeError):
+    """`kill()` of a running call that lives in a thread: only processes can be killed."""
+
+
+class ExecutorShutdown(UnirunError, RuntimeError):
+    """A call was submitted after `shutdown()`."""
+
+
+class SerializationError(UnirunError, PicklingError, TypeError):
+    """An argument, function or result cannot be pickled; the text names the path to the culprit."""
+
+
+class DeserializationError(SerializationError, BrokenProcessPool):
+    """Something that was pickled cannot be unpickled where it arrived.
+
+    A `BrokenProcessPool`, since that is what the standard library raises here, for every call at
+    once; unirun raises it for the one call it concerns and goes on working.
+    """
+
+
+class TaskKilled(UnirunError, CancelledError):
+    """The call was ended by `kill()`: its body has no further effect."""
+
+
+class TaskCancelled(UnirunError, CancelledError):
+    """Raised inside a task by `current_task().check()` once it is no longer wanted."""
+
+
+class TaskTimeout(UnirunError, TimeoutError):
+    """The call ran longer than its `timeout` or past its `deadline`.
+
+    `abandoned` is True where the body could not be stopped and runs on unobserved (threads);
+    False where it was killed (processes).
+    """
+
+    def __init__(self, message: str = "the call timed out", *, abandoned: bool = False) -> None:
+        super().__init__(message)
+        self.abandoned = abandoned
+
+
+class QueueTimeout(TaskTimeout):
+    """The call was still waiting for a worker when its `queue_timeout` or `deadline` passed."""
+
+
+class WorkerCrashed(UnirunError, BrokenProcessPool):
+    """The worker that ran this call died by itself; no other call is affected.
+
+    Attributes: `pid`, `exitcode` (negative: the signal, as in `subprocess`), `signal_name`
+    (None unless a signal ended it), `task` (name of the function), `attempt` (from 1).
+    """
+
+    def __init__(
+        self,
+        task: str,
+        pid: int | None,
+        exitcode: int | None,
+        *,
+        attempt: int = 1,
+        detail: str = "",
+    ) -> None:
+        self.task = task
+        self.pid = pid
+        self.exitcode = exitcode
+        self.signal_name = _signal_name(exitcode)
+        self.attempt = attempt
+        how = f"by {self.signal_name}" if self.signal_name else f"with exit code {exitcode}"
+        text = f"the worker (pid {pid}) running {task} died {how}"
+        super().__init__(f"{text}; {detail}" if detail else text)
+
+
+class InitializerFailed(UnirunError, BrokenProcessPool, BrokenThreadPool):
+    """The initializer of the workers failed; `__cause__` is its own exception."""
+
+
+class RemoteError(UnirunError):
+    """Stands for an exception that could not be rebuilt on this side.
+
+    Where its class can be found, the object raised is also an instance of that class, so that
+    `except` clauses written for it keep working. Attributes: `type_name` (module and qualified
+    name of the original), `traceback_text` (the remote traceback).
+    """
+
+    type_name: str = ""
+    traceback_text: str = ""
+
+
+class ManagerLost(UnirunError, ConnectionError):
+    """The manager that hosts a shared object is gone, or cannot be reached."""
+
+
+class DeadlockError(UnirunError, RuntimeError):
+    """A wait that could never have ended was refused."""
+
+
+def _signal_name(exitcode: int | None) -> str | None:
+    if exitcode is None or exitcode >= 0:
+        return None
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+for _name in __all__:  # a traceback and a pickle show the public name
+    globals()[_name].__module__ = "unirun"
+del _name

@@ -1,0 +1,83 @@
+"""What this machine, or the container around us, lets us use."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+
+__all__ = ["cpu_count", "gil_enabled"]
+
+_CGROUP = "/sys/fs/cgroup"
+
+
+def cpu_count() -> int:
+    """Cores this process may use: those in its affinity mask, within its cgroup's CPU quota.
+
+    At least 1. A quota of 1.5 cores counts as 2.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    quota = cgroup_quota()
+    return cores if quota is None else max(1, min(cores, -int(-quota // 1)))
+
+
+def cgroup_quota(root: str = _CGROUP, own: str = "/proc/self/cgroup") -> float | None:
+    """The tightest CPU quota above this process, in cores; None if there is none.
+
+    Args:
+        root: where the cgroup file system is mounted.
+        own: the file that tells which cgroup this process is in.
+    """
+    quotas = [
+        quota
+        for folder in _folders(root, own)
+        for quota in (_quota_v2(folder), _quota_v1(folder))
+        if quota is not None
+    ]
+    return min(quotas, default=None)
+
+
+def gil_enabled() -> bool:
+    """False on a free-threaded build that runs without the GIL."""
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return True
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def _folders(root: str, own: str) -> list[str]:
+    """The folders of our cgroup and all above it; in a container the root alone may be visible."""
+    folders = [root, f"{root}/cpu"]
+    for line in _read(own).splitlines():
+        hierarchy, controllers, path = [*line.split(":", 2), "", ""][:3]
+        base = root if hierarchy == "0" else f"{root}/cpu"
+        if hierarchy == "0" or "cpu" in controllers.split(","):
+            parts = [part for part in path.split("/") if part not in ("", "..")]
+            folders += [f"{base}/{'/'.join(parts[:n])}" for n in range(1, len(parts) + 1)]
+    return folders
+
+
+def _quota_v2(folder: str) -> float | None:
+    fields = _read(f"{folder}/cpu.max").split()
+    return _ratio(fields[0], fields[1]) if len(fields) >= 2 else None  # empty in some containers
+
+
+def _quota_v1(folder: str) -> float | None:
+    return _ratio(_read(f"{folder}/cpu.cfs_quota_us"), _read(f"{folder}/cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    try:
+        ratio = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None  # "max", or nothing there
+    return ratio if ratio > 0 else None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

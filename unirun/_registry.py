@@ -1,0 +1,92 @@
+"""Backends by name; each imported on first use.
+
+The static table answers the common case without asking the installed metadata, so it works from
+a zip or a frozen application too.  Names that are not in it are looked up among the entry points
+of the group `unirun.backends`, or taken as "module:Class".
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from unirun._errors import BackendUnavailable, UnirunError, UnknownBackend
+from unirun.backend import Backend
+
+__all__ = ["BUILTIN", "available", "load", "names"]
+
+BUILTIN = {
+    "coroutine": "unirun.backends.coroutine:CoroutineBackend",
+    "inline": "unirun.backends.inline:InlineBackend",
+    "process": "unirun.backends.process.backend:ProcessBackend",
+    "thread": "unirun.backends.thread:ThreadBackend",
+}
+GROUP = "unirun.backends"
+
+
+def names() -> list[str]:
+    """Every backend that can be asked for by name."""
+    from importlib.metadata import entry_points  # slow to import, rarely needed
+
+    return sorted({*BUILTIN, *entry_points(group=GROUP).names})
+
+
+def load(name: str) -> type[Backend]:
+    """The class behind a name; raises UnknownBackend or BackendUnavailable."""
+    if name in BUILTIN:
+        return _import(name, BUILTIN[name])
+    if ":" in name:
+        return _import(name, name)
+
+    from importlib.metadata import entry_points
+
+    for entry_point in entry_points(group=GROUP, name=name):
+        return _import(name, entry_point.value)
+    raise UnknownBackend(f"unknown backend {name!r}{_suggest(name)}; known: {', '.join(names())}")
+
+
+def available(name: str) -> str | None:
+    """None if the backend can be used here, else why not."""
+    try:
+        load(name)
+    except UnirunError as exc:
+        return str(exc)
+    return None
+
+
+def _import(name: str, target: str) -> type[Backend]:
+    module, _, attribute = target.partition(":")
+    try:
+        found: Any = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as exc:
+        raise _explain(name, module, exc) from exc
+    except AttributeError as exc:
+        raise UnknownBackend(
+            f"{module!r} has no class {attribute!r}; named as backend {name!r}"
+        ) from exc
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise UnknownBackend(f"{target!r} is not a subclass of unirun.backend.Backend")
+    return found
+
+
+def _explain(name: str, module: str, exc: ModuleNotFoundError) -> Exception:
+    missing = exc.name or ""
+    if missing == "unirun.backends":
+        return BackendUnavailable(
+            f"unirun is imported from a checkout that is not installed ({__file__}); "
+            "run: pip install -e ."
+        )
+    if missing.split(".")[0] == "unirun":
+        return exc  # a bug of ours, not a missing extra
+    if module == missing or module.startswith(f"{missing}."):
+        return UnknownBackend(f"there is no module {missing!r}; named as backend {name!r}")
+    return BackendUnavailable(
+        f"the {name!r} backend needs {missing!r}; run: pip install 'unirun-executor[{name}]'"
+    )
+
+
+def _suggest(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, names(), n=1)
+    return f"; did you mean {close[0]!r}" if close else ""

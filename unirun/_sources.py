@@ -1,0 +1,358 @@
+"""What each place says: code, the environment, a settings file; read, checked, and traceable.
+
+Every place becomes a `Section`: checked values, and for each the text that says where it was
+written.  Which section wins is no matter of this file; see `_config`.
+
+    keywords -> from_code        os.environ -> from_environment        TOML -> settings_file
+                       \\                  |                  /
+                                       Section
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from unirun._errors import ConfigError
+from unirun._settings import KEYS, POOL_KEYS, UnknownOption, misplaced, parse, unknown
+
+__all__ = [
+    "FileSettings",
+    "Section",
+    "check_options",
+    "forget_files",
+    "from_code",
+    "from_environment",
+    "settings_file",
+]
+
+Tables = Mapping[str, Mapping[str, Any]]
+Where = Callable[..., str]
+"""Takes the path of a key inside its section, returns where it was written."""
+
+# Variables of ours that are no settings; each is read by the module it concerns.
+NOT_SETTINGS = frozenset({"CONFIG", "PROFILE", "TRACE", "MONITOR", "AUTO"})
+FILE_NAMES = ("unirun.toml", "pyproject.toml")  # in one directory, the first wins
+_FOR_ONE_CALL = frozenset({"routing", "call"})
+_FOR_ALL = frozenset({"pool", "routing", "call"})
+
+
+class Section:
+    """What one place says; never changed once made, and equal only to itself.
+
+    Attributes: `values` (by key), `tables` (backend name -> its options), `rules` (pattern ->
+    Section), and `where()`, which says where a key was written.
+    """
+
+    __slots__ = ("_label", "_sources", "rules", "tables", "values")
+
+    def __init__(
+        self,
+        label: str,
+        values: Mapping[str, Any],
+        tables: Tables | None = None,
+        rules: Mapping[str, Section] | None = None,
+        sources: Mapping[tuple[str, ...], str] | None = None,
+    ) -> None:
+        self._label = label
+        self._sources = sources or {}
+        self.values = values
+        self.tables = tables or {}
+        self.rules = rules or {}
+
+    def where(self, *path: str) -> str:
+        return self._sources.get(path, self._label)
+
+    def without(self, name: str) -> Section:
+        """The same but for one key."""
+        values = {key: value for key, value in self.values.items() if key != name}
+        return Section(self._label, values, self.tables, self.rules, self._sources)
+
+    def under(self, upper: Section) -> Section:
+        """Both in one, labelled as `upper`, which wins."""
+        values = {**self.values, **upper.values}
+        if "routes" in values:
+            values["routes"] = {**self.values.get("routes", {}), **upper.values.get("routes", {})}
+        tables = {
+            name: {**self.tables.get(name, {}), **upper.tables.get(name, {})}
+            for name in (*self.tables, *upper.tables)
+        }
+        return Section(upper._label, values, tables)
+
+
+# -- code --------------------------------------------------------------------------------------
+
+
+def check_options(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The keywords given in code, each in its normal form.
+
+    `where` names the place in errors; what begins with "options()" or "@task" takes no pool keys.
+    Raises UnknownOption (a TypeError) for a keyword that there is not, else ConfigError.
+    """
+    scopes = _FOR_ONE_CALL if where.startswith(("options()", "@task")) else _FOR_ALL
+    return _checked(options, lambda *_: where, "option", scopes, UnknownOption)
+
+
+def from_code(keys: Mapping[str, Any], where: str) -> Section:
+    """The keywords of `configure()` and `config()`; `backend` may be a name or options by name."""
+    rest, tables = _split_backend(keys, lambda *_: where)
+    return Section(where, check_options(rest, where), tables)
+
+
+def _checked(
+    raw: Mapping[str, Any],
+    where: Where,
+    what: str,
+    scopes: frozenset[str],
+    error: type[ConfigError] = ConfigError,
+) -> dict[str, Any]:
+    values = {}
+    for name, value in raw.items():
+        key = KEYS.get(name)
+        if key is None:
+            raise error(f"{where(name)}: {unknown(what, name, KEYS)}")
+        if key.scope not in scopes:
+            raise error(f"{where(name)}: {misplaced(key)}")
+        if key.code_only and error is not UnknownOption:
+            raise ConfigError(f"{where(name)}: {_in_code_only(name)}")
+        values[name] = parse(key, value, where(name))
+    return values
+
+
+def _split_backend(raw: Mapping[str, Any], where: Where) -> tuple[dict[str, Any], Tables]:
+    """`raw` without its tables for single backends, and those, checked."""
+    rest = dict(raw)
+    if not isinstance(rest.get("backend"), Mapping):
+        return rest, {}
+    found = {}
+    for backend, options in rest.pop("backend").items():
+        table = _table(options, f"backend.{backend}", where("backend", backend))
+        found[backend] = {
+            option: parse(KEYS[option], value, where("backend", backend, option))
+            if option in POOL_KEYS
+            else value  # only the backend knows what it may be
+            for option, value in table.items()
+        }
+    return rest, found
+
+
+def _table(value: Any, name: str, where: str) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    raise ConfigError(f"{where}: cannot use {value!r} as {name}; {name} must be a table of keys")
+
+
+def _in_code_only(name: str) -> str:
+    return f"{name} is a moment of this process and can be set in code only; use timeout instead"
+
+
+# -- environment -------------------------------------------------------------------------------
+
+
+def from_environment(environ: Mapping[str, str]) -> Section:
+    """The UNIRUN_* variables; an empty one is as good as none."""
+    values: dict[str, Any] = {}
+    for variable in environ:
+        if not variable.startswith("UNIRUN_") or variable[7:] in NOT_SETTINGS:
+            continue
+        name, text = variable[7:].lower(), environ.get(variable, "")
+        key = KEYS.get(name)
+        if key is None or variable != variable.upper():
+            known = [f"UNIRUN_{key.upper()}" for key in KEYS if not KEYS[key].code_only]
+            known += [f"UNIRUN_{name}" for name in sorted(NOT_SETTINGS)]
+            raise ConfigError(unknown("environment variable", variable, known))
+        if key.code_only:
+            raise ConfigError(f"{variable}: {_in_code_only(name)}")
+        if text.strip():
+            values[name] = parse(key, text, variable)
+    sources = {path: f"UNIRUN_{path[0].upper()}" for path in _paths(values, {})}
+    return Section("the environment", values, sources=sources)
+
+
+# -- settings file -----------------------------------------------------------------------------
+
+
+class FileSettings(NamedTuple):
+    """A settings file: what it says, and what each of its profiles says above that."""
+
+    base: Section
+    profiles: Mapping[str, Section]
+
+
+# path -> ((mtime_ns, size), what is in it). Only ever replaced entry by entry, so that it needs
+# no lock: at worst two threads read the same file.
+_read_files: dict[str, tuple[tuple[int, int], FileSettings | None]] = {}
+
+
+def forget_files() -> None:
+    """Read every file again when it is next needed; for tests."""
+    _read_files.clear()
+
+
+def settings_file(environ: Mapping[str, str]) -> FileSettings | None:
+    """The file UNIRUN_CONFIG names, else the nearest one upward of the current directory."""
+    named = environ.get("UNIRUN_CONFIG")
+    if named is None:
+        return _nearest()
+    if not named.strip():
+        return None
+    path = os.path.abspath(os.path.expanduser(named.strip()))
+    if not os.path.isfile(path):
+        raise ConfigError(f"UNIRUN_CONFIG: there is no file {path!r}; name one, or '' for none")
+    found = _cached(path)
+    if found is None:
+        raise ConfigError(f"UNIRUN_CONFIG: {path!r} has no [tool.unirun]; add it, or unset it")
+    return found
+
+
+def _nearest() -> FileSettings | None:
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:  # it was deleted under our feet: no file can be near
+        return None
+    while True:
+        for name in FILE_NAMES:
+            found = _cached(os.path.join(directory, name))
+            if found is not None:
+                return found
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            return None
+        directory = parent
+
+
+def _cached(path: str) -> FileSettings | None:
+    try:
+        status = os.stat(path)
+    except OSError:  # not there; or in a directory closed to us, which says nothing to us
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    version = (status.st_mtime_ns, status.st_size)
+    known = _read_files.get(path)
+    if known is None or known[0] != version:
+        known = _read_files[path] = (version, _read_file(path))
+    return known[1]
+
+
+def _read_file(path: str) -> FileSettings | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as exc:
+        hint = "mend it, or set UNIRUN_CONFIG='' to read no file"
+        raise ConfigError(f"{path}: cannot be read ({exc}); {hint}") from exc
+    if os.path.basename(path) != "pyproject.toml":
+        return _TomlFile(path, text).settings(())
+    # Most projects say nothing to us; do not import a parser for those.
+    return _TomlFile(path, text).settings(("tool", "unirun")) if "unirun" in text else None
+
+
+class _TomlFile:
+    """One TOML file and the line on which each of its keys stands."""
+
+    def __init__(self, path: str, text: str) -> None:
+        import tomllib  # only who has a settings file pays for it
+
+        self._path = path
+        self._name = os.path.basename(path)
+        self._lines = _line_numbers(text)
+        try:
+            self._data: Mapping[str, Any] = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as exc:
+            raise ConfigError(f"{path}: malformed TOML: {exc}") from exc
+
+    def where(self, *path: str) -> str:
+        """Such as "pyproject.toml [tool.unirun] (line 3 of /home/me/pyproject.toml)"."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self._lines:
+                number, header = self._lines[path[:length]]
+                return f"{self._name}{header} (line {number} of {self._path})"
+        return f"{self._name} ({self._path})"
+
+    def settings(self, prefix: tuple[str, ...]) -> FileSettings | None:
+        table: Any = self._data
+        for part in prefix:
+            table = table.get(part) if isinstance(table, Mapping) else None
+        if table is None:
+            return None
+        base = dict(_table(table, ".".join(prefix), self.where(*prefix)))
+        profiles = self._tables(base, prefix, "profile")
+        return FileSettings(
+            self._section(base, prefix),
+            {
+                name: self._section(profile, (*prefix, "profile", name))
+                for name, profile in profiles.items()
+            },
+        )
+
+    def _tables(self, raw: dict[str, Any], prefix: tuple[str, ...], name: str) -> Tables:
+        """The tables under `raw[name]`, which is taken out."""
+        tables = _table(raw.pop(name, {}), name, self.where(*prefix, name))
+        for key, value in tables.items():
+            _table(value, f"{name}.{key}", self.where(*prefix, name, key))
+        return tables
+
+    def _section(self, table: Mapping[str, Any], prefix: tuple[str, ...]) -> Section:
+        def where(*path: str) -> str:
+            return self.where(*prefix, *path)
+
+        raw = dict(table)
+        rules = {
+            pattern: self._rule(rule, (*prefix, "task", pattern))
+            for pattern, rule in self._tables(raw, prefix, "task").items()
+        }
+        rest, tables = _split_backend(raw, where)
+        values = _checked(rest, where, "key", _FOR_ALL)
+        sources = {path: where(*path) for path in _paths(values, tables)}
+        return Section(self._name, values, tables, rules, sources)
+
+    def _rule(self, table: Mapping[str, Any], prefix: tuple[str, ...]) -> Section:
+        values = _checked(table, lambda *path: self.where(*prefix, *path), "key", _FOR_ONE_CALL)
+        sources = {path: self.where(*prefix, *path) for path in _paths(values, {})}
+        return Section(self._name, values, sources=sources)
+
+
+def _paths(values: Mapping[str, Any], tables: Tables) -> list[tuple[str, ...]]:
+    """The path of everything that a section says."""
+    found: list[tuple[str, ...]] = [(name,) for name in values]
+    found += [("routes", kind) for kind in values.get("routes", {})]
+    return found + [("backend", name, option) for name in tables for option in tables[name]]
+
+
+_PART = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(\.|=|\])""")
+
+
+def _line_numbers(text: str) -> dict[tuple[str, ...], tuple[int, str]]:
+    """Where each key of a TOML text stands: its line and, with a space before it, its header.
+
+    The parser does not tell. This is good for messages only: it reads line by line, and takes a
+    multi-line string that looks like TOML for TOML.
+    """
+    found: dict[tuple[str, ...], tuple[int, str]] = {}
+    header: tuple[str, ...] = ()
+    shown = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if line.startswith("["):
+            header, end = _dotted(line.lstrip("["))
+            shown = " " + line[: len(line) - len(line.lstrip("[")) + end]
+            found[header] = (number, shown)
+        elif path := _dotted(line)[0]:
+            found[header + path] = (number, shown)
+    return found
+
+
+def _dotted(text: str) -> tuple[tuple[str, ...], int]:
+    """The parts of a dotted key at the start of `text` and where it ends; none if it has no end."""
+    parts: list[str] = []
+    position = 0
+    while match := _PART.match(text, position):
+        parts.append(match[1] or match[2] or match[3])
+        position = match.end()
+        if match[4] != ".":
+            return tuple(parts), position
+    return (), 0

@@ -1,0 +1,265 @@
+"""The contract a backend keeps; public, for authors of backends.
+
+A backend runs calls.  It is made by the executor at first need, with one `WorkerSpec`; it gets
+calls through `submit` and answers with `unirun.Future` objects whose life it drives:
+
+1. `future._begin()` right before the body starts; if that returns False the call was cancelled
+   and must not run.
+2. Exactly one end: `future._succeed(value)`, `future._fail(exception)` or
+   `future._killed(TaskKilled(...))`.  The first wins, later ones are ignored.
+3. What it cannot do it refuses in `check`, before anything is queued.
+4. It keeps no reference to the executor: an executor that is dropped is shut down.
+
+`unirun.testing` is this contract in executable form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from unirun._errors import UnsupportedByBackend
+from unirun._future import Future
+from unirun._machine import cpu_count
+
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "Backend",
+    "CallOptions",
+    "Capability",
+    "Stats",
+    "WorkerSpec",
+    "default_threads",
+    "describe",
+    "end_of_body",
+    "next_call_id",
+    "not_callable",
+    "run_to_end",
+    "without_caller_frames",
+]
+
+
+class Capability(StrEnum):
+    """What a backend can do; `unirun info` lists them."""
+
+    KILLABLE = "killable"
+    """A running call can be killed, and a time-out kills it."""
+    ISOLATION = "isolation"
+    """A crash of one call harms no other."""
+    SHAREDMEM = "sharedmem"
+    """Arguments and results are passed as the very objects."""
+    COOPERATIVE = "cooperative"
+    """Calls run at the same time, so they may wait for one another."""
+    PRIORITY = "priority"
+    """`priority=` decides who runs next."""
+    MEMORY = "memory"
+    """`memory=` limits what a call may use."""
+    RESOURCES = "resources"
+    """`resources=` are understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """How the workers of one executor are to be made. Times in seconds; None: its default."""
+
+    max_workers: int | None = None
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    start_method: str | None = None
+    max_tasks_per_child: int | None = None
+    thread_name_prefix: str = ""
+    preload: tuple[str, ...] = ()
+    idle_timeout: float | None = 60.0
+    grace: float = 3.0
+    name: str = "unirun"
+    settings: bytes | None = None
+    """The resolved settings for workers that read them, pickled by `_config`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options only this backend understands."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What was asked for one call; None: no limit. `retries` and routing are settled before."""
+
+    timeout: float | None = None
+    """Seconds from the start of the body."""
+    queue_timeout: float | None = None
+    """Seconds from submit to the start of the body."""
+    deadline: float | None = None
+    """Absolute, on `time.monotonic()`; covers waiting and running."""
+    priority: int = 0
+    name: str | None = None
+    memory: int | None = None
+    """Bytes."""
+    resources: Mapping[str, Any] | None = None
+    kind: str = "auto"
+    attempt: int = 1
+
+
+DEFAULT_OPTIONS = CallOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of counters; `abandoned` counts threads whose call timed out and runs on."""
+
+    backend: str
+    max_workers: int
+    workers: int = 0
+    pending: int = 0
+    running: int = 0
+    finished: int = 0
+    killed: int = 0
+    crashed: int = 0
+    abandoned: int = 0
+    pids: tuple[int, ...] = ()
+
+
+_call_ids = itertools.count(1)
+
+
+def next_call_id() -> int:
+    """A number for a call, unique in this process."""
+    return next(_call_ids)
+
+
+class Backend(ABC):
+    """Runs calls somewhere. Everything here may be called from any thread."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+
+    @property
+    @abstractmethod
+    def max_workers(self) -> int:
+        """How many calls can run at once, at most."""
+
+    @abstractmethod
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> Future[Any]:
+        """Queue one call. A bad argument ends its own future; only `ExecutorShutdown` and a
+        broken initializer are raised here."""
+
+    @abstractmethod
+    def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
+        """Take no more calls and let the rest end; does not wait. May be called again, with more.
+
+        `cancel_futures` cancels what waits; `kill` ends what runs, too.
+        """
+
+    @abstractmethod
+    def join(self, timeout: float | None = None) -> bool:
+        """After `shutdown`: wait until everything has ended; False if `timeout` passed first."""
+
+    @abstractmethod
+    def stats(self) -> Stats:
+        """A snapshot of the counters."""
+
+    def running_calls(self) -> list[str]:
+        """Names of the calls that run now; for messages."""
+        return []
+
+    @abstractmethod
+    def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+        """A new shared object, usable in calls; `kind` is its class: "Queue", "Event", ..."""
+
+    def check(self, options: CallOptions) -> None:
+        """Refuse what this backend cannot do, before anything is queued."""
+        if options.priority and Capability.PRIORITY not in self.capabilities:
+            self._refuse("order calls by priority", "drop priority= or use backend='process'")
+        if options.memory is not None and Capability.MEMORY not in self.capabilities:
+            self._refuse("limit the memory of a call", "drop memory=")
+        if options.resources and Capability.RESOURCES not in self.capabilities:
+            self._refuse("reserve resources", "drop resources=")
+
+    def _refuse(self, feature: str, remedy: str) -> None:
+        raise UnsupportedByBackend(self.name, feature, remedy)
+
+    # -- one call; the future calls these ------------------------------------------------------
+
+    @abstractmethod
+    def kill(self, future: Future[Any], grace: float | None) -> None:
+        """Begin to end a running call by force and return; raises NotKillable where impossible."""
+
+    def withdraw(self, future: Future[Any]) -> None:
+        """`future` was cancelled before it began: forget it."""
+        return
+
+    def request_stop(self, future: Future[Any]) -> None:
+        """Tell a running call that it is not wanted any more (its cooperative token)."""
+        return
+
+    def help_with(self, future: Future[Any]) -> bool:
+        """Called by a thread about to wait for `future`; True if it ended the future by helping."""
+        return False
+
+    # -- all workers ----------------------------------------------------------------------------
+
+    def terminate_workers(self) -> None:
+        """End all workers politely; the calls they run end as killed, the backend goes on."""
+        self._refuse("terminate workers", "use backend='process'")
+
+    def kill_workers(self) -> None:
+        """End all workers at once; the calls they run end as killed, the backend goes on."""
+        self._refuse("kill workers", "use backend='process'")
+
+
+def run_to_end(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call `fn`, and if that made a coroutine run it to its end here.
+
+    So that `async def` tasks run on every backend.
+    """
+    value = fn(*args, **kwargs)
+    if type(value) is types.CoroutineType:
+        import asyncio  # 60 ms to import; only who runs coroutines pays
+
+        return asyncio.run(value)
+    return value
+
+
+def end_of_body(options: CallOptions) -> float | None:
+    """When a body that starts now must have ended, on `time.monotonic()`; None: no limit."""
+    if options.timeout is None:
+        return options.deadline
+    end = time.monotonic() + options.timeout
+    return end if options.deadline is None else min(end, options.deadline)
+
+
+def without_caller_frames(exc: BaseException, count: int) -> BaseException:
+    """`exc` without the outermost `count` frames: how we called the task helps nobody."""
+    tb = exc.__traceback__
+    for _ in range(count):
+        if tb is not None and tb.tb_next is not None:
+            tb = tb.tb_next
+    return exc.with_traceback(tb)
+
+
+def default_threads() -> int:
+    """How many threads a backend takes by default: they mostly wait, so more than cores."""
+    return min(32, cpu_count() + 4)
+
+
+def describe(fn: Any) -> str:
+    """How a function is called in messages."""
+    module = getattr(fn, "__module__", None) or type(fn).__module__
+    name = getattr(fn, "__qualname__", None) or repr(fn)
+    return f"{module}.{name}"
+
+
+def not_callable(fn: Any) -> TypeError:
+    return TypeError(f"{fn!r} is not callable; submit(fn, *args) takes the function first")

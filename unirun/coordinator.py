@@ -1,0 +1,246 @@
+"""What becomes of every request on a shared object: a pure state machine.
+
+Requests, acknowledgements, deaths and the time come in as method calls; replies come out as a
+list.  There is no clock, no thread and no I/O here, and nothing of ours is imported, so every
+interleaving can be tried in a test and any engine can host it (`_manager.py` is one host).
+
+    session ──request──▶ ┌─────────────┐ ──▶ (session, request id, status, value) …
+            ──cancel───▶ │ Coordinator │
+     clock ──expire────▶ │  └ objects  │     status: "ok", "item" (acknowledge it), "act" (run the
+     death ──session_lost▶└─────────────┘     action), "timeout", "shutdown", "broken", "value",
+                                             "type" or "lost" (no such object)
+
+The objects themselves are in `_hosted_queues.py` and `_hosted_locks.py`.
+
+Rules, whatever the order of events:
+
+ 1. A request is answered exactly once; never after it was cancelled or its session was lost.
+ 2. No request waits past its deadline: `expire` answers it.  With the deadline NOW it never waits.
+ 3. Requests that wait for the same thing are served in the order in which they came.
+ 4. An item handed out is *delivered* once its request is acknowledged, and never leaves again.
+    If the session is lost, or the request cancelled, before that, it goes back to where it would
+    be had the get never happened (the front, in a FIFO queue); for that long a bounded queue may
+    hold more than `maxsize`.  So an item is delivered at most once, and lost only with its getter.
+ 5. The waits of a lost session are withdrawn.  What it put stays; what it waited to put does not.
+ 6. A barrier breaks when a party times out or is lost, and when the party that runs the action
+    fails, is lost or gives up.  Any other party that is cancelled just leaves, as in threading.
+ 7. Shut-down is that of Python 3.13: puts end at once, gets once the queue is empty; an immediate
+    one empties it and counts every item as done, one that comes back later (rule 4) included.
+ 8. Items are opaque bytes.  A priority travels beside its item: int, float, str, bytes or tuples
+    of these.  Equal priorities leave in the order in which they came.
+ 9. A request that makes no sense is answered with its error and changes nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import count
+from typing import Any, ClassVar, Final, TypeAlias
+
+__all__ = ["NOW", "Coordinator", "Reply", "Request", "SharedObject"]
+
+Session: TypeAlias = Hashable
+Reply: TypeAlias = tuple[Any, int, str, Any]  # session, request id, status, value
+
+NOW: Final = 0.0
+"""The deadline of a request that does not wait; any other is a time on the host's clock."""
+
+
+class Request:
+    """One request, for as long as something may still become of it."""
+
+    __slots__ = ("deadline", "detail", "held", "id", "session", "state", "subject", "timed")
+
+    def __init__(
+        self, session: Session, request_id: int, subject: SharedObject, deadline: float | None
+    ) -> None:
+        self.session = session
+        self.id = request_id
+        self.subject = subject
+        self.deadline = deadline
+        self.state = "open"  # then "kept" (answered, not settled), "answered" or "gone"
+        self.timed = False  # whether it waits in the heap of deadlines
+        self.held: Any = None  # items handed out with the answer (rule 4)
+        self.detail: Any = None  # what its object has to remember of it
+
+
+class Coordinator:
+    """All shared objects of one host, and everything anybody waits for."""
+
+    def __init__(self, kinds: Kinds, first_id: int = 1) -> None:
+        self._kinds = kinds
+        self._ids = count(first_id)
+        self._objects: dict[int, SharedObject] = {}
+        # Requests that wait or are kept, by session: what a death has to undo.
+        self._registered: dict[Session, dict[int, Request]] = {}
+        self._deadlines: list[tuple[float, int, Request]] = []  # a heap; settled ones go lazily
+        self._order = count()
+        self._timed = 0  # requests in `_deadlines` that still wait
+        self._replies: list[Reply] = []
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def create(self, kind: str, *params: Any) -> int:
+        """Make an object; raises TypeError or ValueError where its original does."""
+        subject = self._kinds[kind](self, *params)
+        object_id = next(self._ids)
+        self._objects[object_id] = subject
+        return object_id
+
+    def request(
+        self,
+        session: Session,
+        request_id: int,
+        op: str,
+        object_id: int,
+        args: Sequence[Any] = (),
+        deadline: float | None = None,
+        late: bool = False,
+    ) -> list[Reply]:
+        """Serve a request, now or later.
+
+        `late` says that its deadline had passed before it arrived: it is not even tried, since
+        whoever sent it may have given up and would not learn that it took effect.
+        """
+        subject = self._objects.get(object_id)
+        if subject is None:
+            return [(session, request_id, "lost", None)]
+        operation = subject.operations.get(op)
+        if operation is None:
+            return [(session, request_id, "type", f"a {subject.kind} has no operation {op!r}")]
+        request = Request(session, request_id, subject, deadline)
+        if late:
+            subject.timed_out(request)
+        else:
+            try:
+                operation(subject, request, *args)
+            except (TypeError, ValueError) as exc:  # rule 9: operations check before they change
+                self.answer(request, "type" if isinstance(exc, TypeError) else "value", str(exc))
+        return self._taken()
+
+    def acknowledge(self, session: Session, request_id: int) -> None:
+        """The items of that answer have arrived: they are delivered (rule 4)."""
+        request = self._registered.get(session, {}).get(request_id)
+        if request is not None and request.held is not None:
+            self.settle(request)
+
+    def cancel(self, session: Session, request_id: int) -> list[Reply]:
+        """Whoever sent that request has given up, and ignores any answer to it."""
+        request = self._registered.get(session, {}).get(request_id)
+        if request is not None:
+            self.settle(request, "gone")
+            request.subject.withdrawn(request)
+            request.subject.resume()
+        return self._taken()
+
+    def session_lost(self, session: Session) -> list[Reply]:
+        """That session is dead; nothing may be sent to it, and nothing comes from it any more."""
+        requests = list(self._registered.get(session, {}).values())
+        for request in requests:
+            self.settle(request, "gone")
+        self._registered.pop(session, None)
+        for request in requests:
+            request.subject.lost(request)
+        for request in requests:
+            request.subject.resume()
+        return self._taken()
+
+    def expire(self, now: float) -> list[Reply]:
+        """End every wait whose deadline is `now` or earlier."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            request = heapq.heappop(self._deadlines)[2]
+            if request.timed:
+                self._unregister(request)
+                request.subject.timed_out(request)
+        return self._taken()
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do; None while nothing waits for a time."""
+        while self._deadlines and not self._deadlines[0][2].timed:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    # -- what objects order ---------------------------------------------------------------------
+
+    def answer(
+        self, request: Request, status: str, value: Any = None, *, keep: bool = False
+    ) -> None:
+        """Reply to a request; with `keep`, its cancel or its session's death still matters."""
+        if request.state != "open":
+            return  # gone, or answered before (rule 1)
+        self._replies.append((request.session, request.id, status, value))
+        self.settle(request)
+        if keep:
+            request.state = "kept"
+            self._register(request)
+
+    def park(self, request: Request) -> None:
+        """Let a request wait, unless it may not (rule 2)."""
+        if request.deadline == NOW:
+            request.subject.timed_out(request)
+            return
+        self._register(request)
+        if request.deadline is not None and not request.timed:
+            heapq.heappush(self._deadlines, (request.deadline, next(self._order), request))
+            request.timed = True
+            self._timed += 1
+
+    def settle(self, request: Request, state: str = "answered") -> None:
+        """Nothing can become of that request any more."""
+        self._unregister(request)
+        request.state = state
+
+    def _register(self, request: Request) -> None:
+        self._registered.setdefault(request.session, {})[request.id] = request
+
+    def _unregister(self, request: Request) -> None:
+        self._registered.get(request.session, {}).pop(request.id, None)
+        if request.timed:
+            request.timed = False
+            self._timed -= 1
+            self._sweep_deadlines()
+
+    def _sweep_deadlines(self) -> None:
+        # A heap cannot drop from its middle, and a program that polls with long time-outs would
+        # fill it with settled requests.
+        if len(self._deadlines) > 64 + 2 * self._timed:
+            self._deadlines = [entry for entry in self._deadlines if entry[2].timed]
+            heapq.heapify(self._deadlines)
+
+    def _taken(self) -> list[Reply]:
+        replies, self._replies = self._replies, []
+        return replies
+
+
+class SharedObject:
+    """What every kind of object has in common; its subclasses keep the rules."""
+
+    kind: str
+    operations: ClassVar[Mapping[str, Callable[..., None]]]
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._answer = coordinator.answer
+        self._park = coordinator.park
+        self._settle_request = coordinator.settle
+
+    def timed_out(self, request: Request) -> None:
+        """The deadline of a request that waits, or was about to, has passed: answer it."""
+        raise AssertionError(f"a {self.kind} has nothing to wait for")
+
+    def withdrawn(self, request: Request) -> None:
+        """Nobody waits for that request any more, or for the items handed out with it.
+
+        It may be one of several of a dead session: serve nobody before `resume`.
+        """
+
+    def lost(self, request: Request) -> None:
+        """The session of that request is dead."""
+        self.withdrawn(request)
+
+    def resume(self) -> None:
+        """Requests were withdrawn or lost: see who can go on now."""
+
+
+Kinds: TypeAlias = Mapping[str, Callable[..., SharedObject]]
+"""What a coordinator can make: the name of a kind, and who makes one, given the coordinator."""
