@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from unirun import _context
+from unirun._context import TaskContext, running
 from unirun._errors import (
     ExecutorShutdown,
     InitializerFailed,
+    NotKillable,
     QueueTimeout,
     TaskKilled,
     TaskTimeout,
@@ -31,36 +32,21 @@ from unirun.backend import (
     Backend,
     CallOptions,
     Capability,
+    FlagToken,
     Stats,
     WorkerSpec,
+    context_of,
     describe,
-    end_of_body,
-    next_call_id,
+    overtime,
     without_caller_frames,
 )
-
-
-class _Flag(_context.Token):
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> None:
-        self._event.wait(seconds)
 
 
 class CoroutineFuture(Future[Any]):
     _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     _copied: contextvars.Context
     _options: CallOptions
-    _token: _Flag
+    _token: FlagToken
     _task: asyncio.Task[Any] | None = None  # touched by the loop thread only
     _reason: BaseException | None = None  # why it was asked to stop
     _timers: tuple[asyncio.TimerHandle, ...] = ()
@@ -109,7 +95,7 @@ class CoroutineBackend(Backend):
         future._call = (fn, args, kwargs)
         future._copied = contextvars.copy_context()
         future._options = options
-        future._token = _Flag()
+        future._token = FlagToken()
         with self._lock:
             if self._broken is not None:
                 raise self._broken
@@ -234,16 +220,7 @@ class CoroutineBackend(Backend):
         assert future._call is not None
         fn, args, kwargs = future._call
         options = future._options
-        context = _context.TaskContext(
-            _name(future),
-            next_call_id(),
-            kind=options.kind,
-            backend=self.name,
-            worker=threading.current_thread().name,
-            token=future._token,
-            attempt=options.attempt,
-            deadline=end_of_body(options),
-        )
+        context = context_of(self.name, _name(future), options, future._token)
         self._active.add(future)
         body = _body(context, fn, args, kwargs)
         future._task = asyncio.get_running_loop().create_task(body, context=future._copied)
@@ -266,8 +243,7 @@ class CoroutineBackend(Backend):
         if future._task is not None and future._reason is None:
             future._reason = reason
             future._task.cancel()
-            if isinstance(reason, TaskTimeout):
-                self._at(time.monotonic() + self.spec.grace, self._abandon, future)
+            self._at(time.monotonic() + self.spec.grace, self._abandon, future)
 
     def _stop_all(self) -> None:
         for future in list(self._active):
@@ -290,18 +266,18 @@ class CoroutineBackend(Backend):
         future._timers = tuple(self._at(end, _expire_waiting, future) for end in ends)
 
     def _expire(self, future: CoroutineFuture) -> None:
-        limit = future._options.timeout
-        how = "past its deadline" if limit is None else f"longer than its {limit:g} s"
-        self._stop(future, TaskTimeout(f"{_name(future)} ran {how}"))
+        self._stop(future, TaskTimeout(overtime(_name(future), future._options)))
 
     def _abandon(self, future: CoroutineFuture) -> None:
-        if future not in self._active:
+        """It was asked to stop and goes on: end the future, and say so."""
+        if future not in self._active or future.done():
             return
-        text = (
-            f"{_name(future)} ran out of time and does not heed its cancellation; it was abandoned"
-        )
         self._abandoned += 1
-        future._fail(TaskTimeout(text, abandoned=True))
+        text = f"{_name(future)} does not heed its cancellation; it was abandoned"
+        if isinstance(future._reason, TaskTimeout):
+            future._fail(TaskTimeout(text, abandoned=True))
+        else:
+            future._fail(NotKillable(self.name, f"stop {_name(future)}", "let it await something"))
 
 
 def _name(future: CoroutineFuture) -> str:
@@ -309,8 +285,8 @@ def _name(future: CoroutineFuture) -> str:
     return future._options.name or (describe(call[0]) if call is not None else "the call")
 
 
-async def _body(context: _context.TaskContext, fn: Any, args: Any, kwargs: Any) -> Any:
-    _context.running.set(context)
+async def _body(context: TaskContext, fn: Any, args: Any, kwargs: Any) -> Any:
+    running.set(context)
     return await fn(*args, **kwargs)
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from unirun import _context, _payload
+from unirun import _payload
 from unirun._errors import (
     DeserializationError,
     ExecutorShutdown,
@@ -28,39 +28,25 @@ from unirun._errors import (
     NotKillable,
     QueueTimeout,
     SerializationError,
-    TaskTimeout,
 )
 from unirun._future import Future
 from unirun.backend import (
     Backend,
     CallOptions,
     Capability,
+    FlagToken,
     Stats,
     WorkerSpec,
+    abandoned,
+    context_of,
     describe,
     end_of_body,
-    next_call_id,
-    not_callable,
-    run_to_end,
-    without_caller_frames,
+    run_in_context,
 )
 
 
-class _Event(_context.Token):
-    __slots__ = ("event",)
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def is_set(self) -> bool:
-        return self.event.is_set()
-
-    def wait(self, seconds: float) -> None:
-        self.event.wait(seconds)
-
-
 class InlineFuture(Future[Any]):
-    _token: _Event | None = None
+    _token: FlagToken | None = None
 
 
 class InlineBackend(Backend):
@@ -121,7 +107,7 @@ class InlineBackend(Backend):
 
     def request_stop(self, future: Future[Any]) -> None:
         if isinstance(future, InlineFuture) and future._token is not None:
-            future._token.event.set()
+            future._token.set()
 
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._lock:
@@ -186,20 +172,11 @@ class InlineBackend(Backend):
     def _run(
         self, future: InlineFuture, fn: Any, args: Any, kwargs: Any, options: CallOptions
     ) -> None:
-        future._token = _Event()
-        context = _context.TaskContext(
-            options.name or describe(fn),
-            next_call_id(),
-            kind=options.kind,
-            backend=self.name,
-            worker=threading.current_thread().name,
-            token=future._token,
-            attempt=options.attempt,
-            deadline=end_of_body(options),
-        )
+        token = future._token = FlagToken()
+        context = context_of(self.name, options.name or describe(fn), options, token)
         with self._lock:
             self._running += 1
-        value, error = contextvars.copy_context().run(_outcome, context, fn, args, kwargs)
+        value, error = contextvars.copy_context().run(run_in_context, context, fn, args, kwargs)
         if error is None and self._copy:
             try:
                 value = _load(*_dump(value, "the result"))
@@ -239,15 +216,7 @@ class InlineBackend(Backend):
                 self._abandon(future, options)
 
     def _abandon(self, future: InlineFuture, options: CallOptions) -> None:
-        name = self._side.get(future, "the call")
-        how = (
-            "past its deadline"
-            if options.timeout is None
-            else f"longer than its {options.timeout:g} s"
-        )
-        error = TaskTimeout(
-            f"{name} ran {how}; its thread cannot be killed and was abandoned", abandoned=True
-        )
+        error = abandoned(self._side.get(future, "the call"), options)
         if future._fail(error):
             with self._lock:
                 self._abandoned += 1
@@ -258,18 +227,6 @@ class InlineBackend(Backend):
         with self._lock:
             self._side.pop(future, None)
             self._changed.notify_all()
-
-
-def _outcome(
-    context: _context.TaskContext, fn: Any, args: Any, kwargs: Any
-) -> tuple[Any, BaseException | None]:
-    if not callable(fn):
-        return None, not_callable(fn)
-    _context.running.set(context)
-    try:
-        return run_to_end(fn, args, kwargs), None
-    except BaseException as exc:  # it waits for result(), as on every backend  # noqa: BLE001
-        return None, without_caller_frames(exc, 2)
 
 
 # -- the round trip -----------------------------------------------------------------------------

@@ -4,7 +4,8 @@
                    │
                    └─ clock: time-outs, queue time-outs, deadlines (started when one is asked for)
 
-1. A call that is open (queued or running) has a worker to run on, or there are `max_workers`.
+1. Every call in the queue or running has a worker to run on, or there are `max_workers`.  Once
+   there are that many, nothing is counted any more: submitting is a put, running a get.
 2. A call that runs in a thread cannot be killed.  Past its time it is *abandoned*: its future
    ends, its cooperative token is set, and its worker no longer counts, so that another takes its
    place; the thread ends when the body does.
@@ -15,56 +16,31 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from unirun import _context
-from unirun._clock import Appointment, Clock
-from unirun._errors import (
-    ExecutorShutdown,
-    InitializerFailed,
-    NotKillable,
-    QueueTimeout,
-    TaskTimeout,
-)
+from unirun._clock import Clock
+from unirun._errors import ExecutorShutdown, InitializerFailed, NotKillable, QueueTimeout
 from unirun._future import Future
 from unirun.backend import (
     Backend,
     CallOptions,
     Capability,
+    FlagToken,
     Stats,
     WorkerSpec,
+    abandoned,
+    context_of,
     default_threads,
     describe,
-    end_of_body,
-    next_call_id,
-    not_callable,
-    run_to_end,
-    without_caller_frames,
+    run_in_context,
 )
 
 _here = threading.local()  # .worker: the _Worker whose thread this is
-
-
-class EventToken(_context.Token):
-    """A cooperative token for calls that run in this process."""
-
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> None:
-        self._event.wait(seconds)
 
 
 class ThreadFuture(Future[Any]):
@@ -73,8 +49,7 @@ class ThreadFuture(Future[Any]):
     _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     _copied: contextvars.Context
     _options: CallOptions
-    _token: EventToken | None = None
-    _is_open = True  # counted in ThreadBackend._open; guarded by its lock
+    _token: FlagToken | None = None
 
     def _name(self) -> str:
         call = self._call
@@ -82,14 +57,15 @@ class ThreadFuture(Future[Any]):
 
 
 class _Worker:
-    """One thread and the calls on its stack (more than one when it helped, rule 3)."""
+    """One thread. `taken` is written by that thread alone, so reading it needs no lock."""
 
-    __slots__ = ("abandoned", "calls", "thread")
+    __slots__ = ("abandoned", "calls", "taken", "thread")
 
     def __init__(self) -> None:
         self.thread: threading.Thread
-        self.calls: list[ThreadFuture] = []
-        self.abandoned = False
+        self.calls: list[ThreadFuture] = []  # on its stack: more than one when it helped (rule 3)
+        self.taken = 0  # items it has taken from the queue and is done with
+        self.abandoned = False  # guarded by the backend's lock
 
 
 class ThreadBackend(Backend):
@@ -103,14 +79,16 @@ class ThreadBackend(Backend):
         self._size = spec.max_workers or default_threads()
         self._queue: queue.SimpleQueue[ThreadFuture | None] = queue.SimpleQueue()
         self._clock = Clock(f"{spec.name}-clock")  # ours to close: by the last worker
-        # Guards everything below; `_changed` is notified when a worker leaves.
-        # Invariant (rule 1): len(_workers) >= min(_size, _open) whenever the lock is free.
+        self._number = itertools.count()  # drawn by each call that is put, and by _open; atomic
+        # Guards the set of workers and all below; `_changed` is notified when a worker leaves.
+        # Invariant (rule 1), whenever the lock is free and a put has been followed by its check:
+        # len(_workers) >= min(_size, calls that are open). _full means len(_workers) == _size.
         # Reentrant, since a __del__ run by a garbage collection in here may submit.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._workers: set[_Worker] = set()  # without the abandoned
-        self._started = self._open = self._running = 0
-        self._finished = self._abandoned = 0
+        self._full = False
+        self._started = self._taken_by_gone = self._abandoned = self._looks = 0
         self._closed = False
         self._broken: InitializerFailed | None = None
 
@@ -127,25 +105,28 @@ class ThreadBackend(Backend):
         kwargs: dict[str, Any],
         options: CallOptions,
     ) -> ThreadFuture:
+        if self._closed or self._broken is not None:
+            raise self._refusal()
         future = ThreadFuture()
         future._backend = self
         future._call = (fn, args, kwargs)
         future._copied = contextvars.copy_context()
         future._options = options
-        with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            if self._closed:
-                raise ExecutorShutdown("cannot schedule new futures after shutdown")
-            self._open += 1
-            try:
-                self._ensure_workers()
-            except BaseException:
-                self._open -= 1
-                raise
-            self._queue.put(future)
-        self._limit_waiting(future, options)
+        if options.deadline is not None or options.queue_timeout is not None:
+            self._limit_waiting(future, options)
+        next(self._number)
+        self._queue.put(future)
+        if not self._full or self._closed:  # looked at after the put; who clears it looks after
+            self._after_put(future)
         return future
+
+    def _refusal(self) -> Exception:
+        broken = self._broken
+        if broken is None:
+            return ExecutorShutdown("cannot schedule new futures after shutdown")
+        fresh = InitializerFailed(*broken.args)  # one exception object for each caller
+        fresh.__cause__ = broken.__cause__
+        return fresh
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
         raise NotKillable(
@@ -158,7 +139,6 @@ class ThreadBackend(Backend):
     def withdraw(self, future: Future[Any]) -> None:
         assert isinstance(future, ThreadFuture)
         future._call = None  # its arguments go now; the empty shell leaves the queue in its turn
-        self._leave(future)
 
     def request_stop(self, future: Future[Any]) -> None:
         token = getattr(future, "_token", None)
@@ -171,7 +151,7 @@ class ThreadBackend(Backend):
             return False
         if not future._begin():
             return False
-        self._run(worker, future)  # the queue still holds it, and will see that it has begun
+        self._run(worker, future)  # the queue still holds it; who takes it sees that it has begun
         return True
 
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
@@ -199,13 +179,15 @@ class ThreadBackend(Backend):
 
     def stats(self) -> Stats:
         with self._lock:
+            running = sum(len(worker.calls) for worker in self._workers)
+            unfinished = self._open()
             return Stats(
                 backend=self.name,
                 max_workers=self._size,
                 workers=len(self._workers),
-                pending=max(0, self._open - self._running),
-                running=self._running,
-                finished=self._finished,
+                pending=max(0, unfinished - running),
+                running=running,
+                finished=self._taken_by_gone + sum(worker.taken for worker in self._workers),
                 abandoned=self._abandoned,
             )
 
@@ -220,16 +202,41 @@ class ThreadBackend(Backend):
 
     # -- workers --------------------------------------------------------------------------------
 
-    def _ensure_workers(self) -> None:
-        """Keep rule 1; called with the lock held."""
-        if len(self._workers) >= min(self._size, self._open):
+    def _open(self) -> int:
+        """Calls in the queue or running; called with the lock held."""
+        put = next(self._number) - self._looks  # the only way to read the counter is to draw
+        self._looks += 1
+        return put - self._taken_by_gone - sum(worker.taken for worker in self._workers)
+
+    def _after_put(self, future: ThreadFuture) -> None:
+        """Keep rule 1, and leave no call in a queue that nobody empties any more."""
+        try:
+            with self._lock:
+                if not self._closed:
+                    self._ensure_workers()
+                    return
+                left = not self._workers
+        except RuntimeError:  # no thread can be started, and this call may be the only one to know
+            if self._workers:
+                return
+            if future.cancel():
+                raise
             return
-        worker = _Worker()
-        name = f"{self.spec.thread_name_prefix or self.spec.name}_{self._started}"
-        worker.thread = threading.Thread(target=self._work, name=name, args=(worker,), daemon=True)
-        worker.thread.start()
-        self._started += 1
-        self._workers.add(worker)
+        if left:
+            self._end_waiting(lambda waiting: waiting.cancel())
+
+    def _ensure_workers(self) -> None:
+        """Called with the lock held."""
+        if len(self._workers) < min(self._size, self._open()):
+            worker = _Worker()
+            name = f"{self.spec.thread_name_prefix or self.spec.name}_{self._started}"
+            worker.thread = threading.Thread(
+                target=self._work, name=name, args=(worker,), daemon=True
+            )
+            worker.thread.start()
+            self._started += 1
+            self._workers.add(worker)
+        self._full = len(self._workers) >= self._size
 
     def _work(self, worker: _Worker) -> None:
         _here.worker = worker
@@ -237,6 +244,7 @@ class ThreadBackend(Backend):
             while (future := self._next(worker)) is not None:
                 if future._begin():
                     self._run(worker, future)
+                worker.taken += 1
                 del future  # an idle worker keeps nothing alive
                 if worker.abandoned:
                     break
@@ -246,7 +254,7 @@ class ThreadBackend(Backend):
         """The next call, or None if this worker should end."""
         while True:
             try:
-                future = self._queue.get(timeout=self.spec.idle_timeout)
+                future = self._queue.get(True, self.spec.idle_timeout)
             except queue.Empty:
                 if self._retire(worker):
                     return None
@@ -258,47 +266,57 @@ class ThreadBackend(Backend):
     def _retire(self, worker: _Worker) -> bool:
         """Whether an idle worker may leave without breaking rule 1."""
         with self._lock:
-            if self._open >= len(self._workers) and not self._closed:
-                return False
-            self._workers.discard(worker)
+            self._full = False  # from now on a submit looks at the workers after its put ...
+            if not self._queue.empty() or self._open() >= len(self._workers):
+                self._full = len(self._workers) >= self._size
+                return False  # ... and a put before that is seen here
+            self._remove(worker)
             return True
+
+    def _remove(self, worker: _Worker) -> None:
+        """Called with the lock held."""
+        if worker in self._workers:
+            self._workers.discard(worker)
+            self._taken_by_gone += worker.taken
+            self._full = False
+            self._changed.notify_all()
 
     def _dismiss(self, worker: _Worker) -> None:
         with self._lock:
-            self._workers.discard(worker)
+            self._remove(worker)
             self._abandoned -= worker.abandoned
-            self._changed.notify_all()
             if self._closed and not self._workers:
                 self._clock.close()
 
     def _give_up(self, worker: _Worker) -> None:
-        """Rule 2: this worker no longer counts. Called with the lock held."""
-        if worker in self._workers:
-            worker.abandoned = True
-            self._running -= len(worker.calls)
-            self._workers.discard(worker)
-            self._abandoned += 1
-            self._changed.notify_all()
-            self._ensure_workers()
+        """Rule 2: this worker no longer counts."""
+        with self._lock:
+            if worker in self._workers:
+                worker.abandoned = True
+                self._remove(worker)
+                self._taken_by_gone += 1  # what it is stuck in
+                self._abandoned += 1
+                self._ensure_workers()
 
     def _give_up_running(self) -> None:
         with self._lock:
-            for worker in [w for w in self._workers if w.calls]:
-                for call in worker.calls:
-                    self.request_stop(call)
-                self._give_up(worker)
+            busy = [worker for worker in self._workers if worker.calls]
+        for worker in busy:
+            for call in list(worker.calls):
+                self.request_stop(call)
+            self._give_up(worker)
 
     def _initialize(self) -> bool:
         if self.spec.initializer is None:
             return True
         try:
             self.spec.initializer(*self.spec.initargs)
-        except BaseException as exc:  # user code; every caller is told  # noqa: BLE001
+        except BaseException as exc:  # noqa: BLE001  # user code; every caller is told
             error = InitializerFailed(f"a thread initializer failed: {type(exc).__name__}: {exc}")
             error.__cause__ = exc
             with self._lock:
                 self._broken = error
-            self._end_waiting(lambda future: future._begin() and future._fail(error))
+            self._end_waiting(lambda future: future._begin() and future._fail(self._refusal()))
             return False
         return True
 
@@ -312,95 +330,49 @@ class ThreadBackend(Backend):
             if future is None:
                 self._queue.put(None)
                 return
+            with self._lock:
+                self._taken_by_gone += 1
             end(future)
-            self._leave(future)
 
-    # -- one call ---------------------------------------------------------------------------------
-
-    def _leave(self, future: ThreadFuture) -> None:
-        """The call has ended, whatever way; counted once."""
-        with self._lock:
-            self._open -= future._is_open
-            future._is_open = False
+    # -- one call -------------------------------------------------------------------------------
 
     def _run(self, worker: _Worker, future: ThreadFuture) -> None:
         """Run a call that has begun."""
         assert future._call is not None
         fn, args, kwargs = future._call
-        options = future._options
-        future._token = token = EventToken()
-        context = _context.TaskContext(
-            future._name(),
-            next_call_id(),
-            kind=options.kind,
-            backend=self.name,
-            worker=worker.thread.name,
-            token=token,
-            attempt=options.attempt,
-            deadline=end_of_body(options),
-        )
-        with self._lock:
-            worker.calls.append(future)
-            self._running += 1
-        alarm = self._limit_running(worker, future, context)
-        value, error = future._copied.run(_outcome, context, fn, args, kwargs)
+        token = future._token = FlagToken()
+        context = context_of(self.name, future._name(), future._options, token, worker.thread.name)
+        worker.calls.append(future)
+        alarm = None
+        if context.deadline is not None:
+            alarm = self._clock.call_at(context.deadline, lambda: self._abandon(worker, future))
+        value, error = future._copied.run(run_in_context, context, fn, args, kwargs)
         if alarm is not None:
             alarm.cancel()
-        with self._lock:
-            worker.calls.remove(future)
-            self._running -= not worker.abandoned
-            self._finished += 1
+        worker.calls.remove(future)
         future._call = None  # a future that is kept keeps no arguments alive
-        self._leave(future)
         if error is None:
             future._succeed(value)
         else:
             future._fail(error)
 
-    # -- time -------------------------------------------------------------------------------------
+    def _abandon(self, worker: _Worker, future: ThreadFuture) -> None:
+        # Its place is taken before its callbacks run: they may submit, and wait.
+        future._on_end = lambda _: self._give_up(worker)
+        if future._fail(abandoned(future._name(), future._options)):
+            self.request_stop(future)
+
+    # -- calls that wait ------------------------------------------------------------------------
 
     def _limit_waiting(self, future: ThreadFuture, options: CallOptions) -> None:
         ends = [] if options.deadline is None else [options.deadline]
         if options.queue_timeout is not None:
             ends.append(time.monotonic() + options.queue_timeout)
-        if ends:
-            alarm = self._clock.call_at(min(ends), lambda: self._expire(future))
-            future._on_end = lambda _: alarm.cancel()
-
-    def _expire(self, future: ThreadFuture) -> None:
-        if future._begin():
-            future._call = None
-            self._leave(future)
-            future._fail(QueueTimeout("the call still waited for a thread when its time was up"))
-
-    def _limit_running(
-        self, worker: _Worker, future: ThreadFuture, context: _context.TaskContext
-    ) -> Appointment | None:
-        if context.deadline is None:
-            return None
-        return self._clock.call_at(context.deadline, lambda: self._abandon(worker, future))
-
-    def _abandon(self, worker: _Worker, future: ThreadFuture) -> None:
-        limit = future._options.timeout
-        how = "past its deadline" if limit is None else f"longer than its {limit:g} s"
-        text = f"{future._name()} ran {how}; its thread cannot be killed and was abandoned"
-        with self._lock:
-            if future not in worker.calls:
-                return  # it has just ended
-            self._give_up(worker)
-        self._leave(future)
-        self.request_stop(future)
-        future._fail(TaskTimeout(text, abandoned=True))
+        alarm = self._clock.call_at(min(ends), lambda: _expire(future))
+        future._on_end = lambda _: alarm.cancel()
 
 
-def _outcome(
-    context: _context.TaskContext, fn: Any, args: Any, kwargs: Any
-) -> tuple[Any, BaseException | None]:
-    """The body, inside the context that was copied at submit."""
-    if not callable(fn):
-        return None, not_callable(fn)
-    _context.running.set(context)
-    try:
-        return run_to_end(fn, args, kwargs), None
-    except BaseException as exc:  # whatever a task raises is its outcome  # noqa: BLE001
-        return None, without_caller_frames(exc, 2)
+def _expire(future: ThreadFuture) -> None:
+    if future._begin():
+        future._call = None
+        future._fail(QueueTimeout("the call still waited for a thread when its time was up"))

@@ -16,6 +16,7 @@ calls through `submit` and answers with `unirun.Future` objects whose life it dr
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 import types
 from abc import ABC, abstractmethod
@@ -24,7 +25,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from unirun._errors import UnsupportedByBackend
+from unirun._context import TaskContext, Token, running
+from unirun._errors import TaskTimeout, UnsupportedByBackend
 from unirun._future import Future
 from unirun._machine import cpu_count
 
@@ -33,13 +35,18 @@ __all__ = [
     "Backend",
     "CallOptions",
     "Capability",
+    "FlagToken",
     "Stats",
     "WorkerSpec",
+    "abandoned",
+    "context_of",
     "default_threads",
     "describe",
     "end_of_body",
     "next_call_id",
     "not_callable",
+    "overtime",
+    "run_in_context",
     "run_to_end",
     "without_caller_frames",
 ]
@@ -230,6 +237,79 @@ def run_to_end(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
         return asyncio.run(value)
     return value
+
+
+class FlagToken(Token):
+    """The cooperative token of a call that runs in this process.
+
+    Most calls never look at theirs, so it costs no lock until somebody waits for it.
+    """
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: threading.Event | None = None
+
+    def set(self) -> None:
+        self._is_set = True  # before the look at _event: `wait` makes it before it looks here
+        if self._event is not None:
+            self._event.set()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, seconds: float) -> None:
+        with _making_event:
+            if self._event is None:
+                self._event = threading.Event()
+        if not self._is_set:
+            self._event.wait(seconds)
+
+
+_making_event = threading.Lock()  # one event for each token, however many threads wait
+
+
+def context_of(
+    backend: str, name: str, options: CallOptions, token: Token, worker: str = ""
+) -> TaskContext:
+    """What a call that begins now, in this thread, can know about itself."""
+    return TaskContext(
+        name,
+        next_call_id(),
+        kind=options.kind,
+        backend=backend,
+        worker=worker or threading.current_thread().name,
+        token=token,
+        attempt=options.attempt,
+        deadline=end_of_body(options),
+    )
+
+
+def run_in_context(
+    context: TaskContext, fn: Any, args: Any, kwargs: Any
+) -> tuple[Any, BaseException | None]:
+    """The outcome of a body: (value, None) or (None, exception)."""
+    if not callable(fn):
+        return None, not_callable(fn)
+    running.set(context)
+    try:
+        return run_to_end(fn, args, kwargs), None
+    except BaseException as exc:  # noqa: BLE001  # whatever a task raises is its outcome
+        return None, without_caller_frames(exc, 2)
+
+
+def overtime(name: str, options: CallOptions) -> str:
+    """How a call exceeded its time, for messages."""
+    limit = options.timeout
+    return (
+        f"{name} ran past its deadline" if limit is None else f"{name} ran longer than {limit:g} s"
+    )
+
+
+def abandoned(name: str, options: CallOptions) -> TaskTimeout:
+    text = f"{overtime(name, options)}; its thread cannot be killed and was abandoned"
+    return TaskTimeout(text, abandoned=True)
 
 
 def end_of_body(options: CallOptions) -> float | None:
