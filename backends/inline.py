@@ -15,10 +15,13 @@ import contextvars
 import io
 import pickle
 import queue
+import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 from unirun import _payload
 from unirun._errors import (
@@ -57,6 +60,7 @@ class InlineBackend(Backend):
 
     name = "inline"
     capabilities = frozenset({Capability.PRIORITY})
+    option_names = ("copy",)
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
@@ -139,7 +143,9 @@ class InlineBackend(Backend):
     def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
 
-        return make_thread(kind, *args, **kwargs)
+        made = make_thread(kind, *args, **kwargs)
+        _shared[id(made)] = made
+        return made
 
     # -- how it runs ------------------------------------------------------------------------------
 
@@ -165,7 +171,7 @@ class InlineBackend(Backend):
         if not self._copy:
             met = any(isinstance(arg, threading.Barrier) for arg in (*args, *kwargs.values()))
             return fn, args, kwargs, met
-        data, kept = _dump((fn, args, kwargs), "the call's function or arguments")
+        data, kept = _dump((fn, args, kwargs), "the call", (describe(fn), "args", "kwargs"))
         fn, args, kwargs = _load(data, kept)
         return fn, args, kwargs, any(isinstance(obj, threading.Barrier) for obj in kept)
 
@@ -176,7 +182,8 @@ class InlineBackend(Backend):
         context = context_of(self.name, options.name or describe(fn), options, token)
         with self._lock:
             self._running += 1
-        value, error = contextvars.copy_context().run(run_in_context, context, fn, args, kwargs)
+        with _Interrupts() as interrupts:
+            value, error = contextvars.copy_context().run(run_in_context, context, fn, args, kwargs)
         if error is None and self._copy:
             try:
                 value = _load(*_dump(value, "the result"))
@@ -189,6 +196,8 @@ class InlineBackend(Backend):
             future._succeed(value)
         else:
             future._fail(error)
+        if interrupts.seen:
+            raise KeyboardInterrupt  # meant for the program, which happens to be in here
 
     def _run_aside(
         self,
@@ -229,19 +238,35 @@ class InlineBackend(Backend):
             self._changed.notify_all()
 
 
+class _Interrupts:
+    """Tells Ctrl-C during a call in the main thread from a KeyboardInterrupt the task raised."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._watching = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+
+    def __enter__(self) -> Self:
+        if self._watching:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Unless the task has put a handler of its own there.
+        if self._watching and signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        signal.default_int_handler(number, frame)
+
+
 # -- the round trip -----------------------------------------------------------------------------
 
-# Objects that are shared, not copied, on every backend.
-_SHARED = (
-    queue.Queue,
-    queue.SimpleQueue,
-    threading.Event,
-    threading.Barrier,
-    threading.Condition,
-    threading.Semaphore,
-    type(threading.Lock()),
-    type(threading.RLock()),
-)
+# Objects that are shared, not copied, on every backend: those that an inline backend made.
+_shared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 class _Pickler(pickle.Pickler):
@@ -252,7 +277,7 @@ class _Pickler(pickle.Pickler):
         self._kept = kept
 
     def persistent_id(self, obj: Any) -> int | None:
-        if isinstance(obj, _SHARED):
+        if _shared.get(id(obj)) is obj and obj is not None:
             self._kept.append(obj)
             return len(self._kept) - 1
         return None
@@ -267,7 +292,7 @@ class _Unpickler(pickle.Unpickler):
         return self._kept[pid]
 
 
-def _dump(obj: Any, what: str) -> tuple[bytes, list[Any]]:
+def _dump(obj: Any, what: str, parts: tuple[str, ...] = ()) -> tuple[bytes, list[Any]]:
     kept: list[Any] = []
     file = io.BytesIO()
     try:
@@ -276,10 +301,10 @@ def _dump(obj: Any, what: str) -> tuple[bytes, list[Any]]:
     except KeyboardInterrupt:
         raise
     except BaseException:  # a lambda, say; or something no pickler takes  # noqa: BLE001
-        return _dump_by_value(obj, what)
+        return _dump_by_value(obj, what, parts)
 
 
-def _dump_by_value(obj: Any, what: str) -> tuple[bytes, list[Any]]:
+def _dump_by_value(obj: Any, what: str, parts: tuple[str, ...]) -> tuple[bytes, list[Any]]:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -294,7 +319,9 @@ def _dump_by_value(obj: Any, what: str) -> tuple[bytes, list[Any]]:
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # user code runs in there
-        raise SerializationError(f"{what} cannot be pickled: {_payload.blame(obj, exc)}") from exc
+        raise SerializationError(
+            f"{what} cannot be pickled: {_payload.blame(obj, exc, parts)}"
+        ) from exc
     return file.getvalue(), kept
 
 

@@ -25,6 +25,10 @@ class Appointment:
     def cancel(self) -> None:
         self._do = None
 
+    @property
+    def cancelled(self) -> bool:
+        return self._do is None
+
     def keep(self) -> None:
         do, self._do = self._do, None
         if do is not None:
@@ -45,6 +49,7 @@ class Clock:
         self._heap: list[tuple[float, int, Appointment]] = []
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._limit = 1000
 
     def call_at(self, when: float, do: Callable[[], None]) -> Appointment:
         """Call `do()` at `when`, in the clock's thread; ignored once the clock is closed."""
@@ -53,6 +58,8 @@ class Clock:
             if self._closed:
                 return appointment
             heapq.heappush(self._heap, (when, next(self._order), appointment))
+            if len(self._heap) > self._limit:
+                self._drop_cancelled()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
@@ -72,6 +79,12 @@ class Clock:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+
+    def _drop_cancelled(self) -> None:
+        """Most appointments are cancelled long before their time; called with the lock held."""
+        self._heap = [entry for entry in self._heap if not entry[2].cancelled]
+        heapq.heapify(self._heap)
+        self._limit = max(1000, 2 * len(self._heap))
 
     def _run(self) -> None:
         while (due := self._next()) is not None:

@@ -181,6 +181,10 @@ class RemoteError(UnirunError):
 
     type_name: str = ""
     traceback_text: str = ""
+    _text: str = ""
+
+    def __str__(self) -> str:
+        return self._text or super().__str__()
 
 
 class ManagerLost(UnirunError, ConnectionError):

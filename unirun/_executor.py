@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +29,7 @@ from unirun._machine import cpu_count
 from unirun._map import Chunker, MapResult
 from unirun._progress import make_progress
 from unirun._retry import Retry, RetryingFuture
-from unirun._settings import worker_count
+from unirun._settings import unknown, worker_count
 from unirun._submitter import MapWish, Submitter
 from unirun.backend import Backend, CallOptions, Stats, WorkerSpec
 
@@ -118,11 +118,7 @@ class Executor(Submitter, concurrent.futures.Executor):
         self._owner = self
         self._given: Mapping[str, Any] = {}
         made_with = _config.check_options(given, "Executor()")
-        if backend_options and backend is None:
-            names = ", ".join(sorted(backend_options))
-            raise _config.UnknownOption(
-                f"Executor() got unexpected options: {names}; options of a backend need backend="
-            )
+        _check_own_options(made_with.get("backend"), backend_options)
         self._initializer = (initializer, initargs)
         self._name = name or "unirun"
         self._backend_options = backend_options
@@ -144,20 +140,17 @@ class Executor(Submitter, concurrent.futures.Executor):
     # -- choosing -------------------------------------------------------------------------------
 
     def _plan(self, fn: Any, given: Mapping[str, Any]) -> Plan:
-        code = getattr(fn, "__code__", None)
-        key = (_config.stamp(), id(given), id(code if code is not None else fn))
-        try:
-            plan = self._plans.get(key)
-        except TypeError:  # a stamp that cannot be hashed
-            plan = None
+        alike = _alike(fn)
+        key = (_config.stamp(), id(given), id(alike))
+        plan = self._plans.get(key)
         if plan is None:
-            plan = self._make_plan(fn, given, code if code is not None else fn)
+            plan = self._make_plan(fn, given, alike)
             if len(self._plans) > 500:
                 self._plans = {}
             self._plans[key] = plan
         return plan
 
-    def _make_plan(self, fn: Any, given: Mapping[str, Any], anchor: Any) -> Plan:
+    def _make_plan(self, fn: Any, given: Mapping[str, Any], alike: Any) -> Plan:
         settings, decision = self._chooser.decide(fn, given)
         backend = self._backend(decision.backend)
         retries = settings["retries"]
@@ -179,7 +172,7 @@ class Executor(Submitter, concurrent.futures.Executor):
             options,
             retry if retry.times or retry.crashes else None,
             any(each is not None for each in acts) or bool(retry.times or retry.crashes),
-            (given, anchor),
+            (given, alike),
         )
 
     def _backend(self, name: str) -> Backend:
@@ -202,8 +195,10 @@ class Executor(Submitter, concurrent.futures.Executor):
             initializer=self._initializer[0],
             initargs=self._initializer[1],
             name=self._name,
-            settings=_config.snapshot(self._chooser.layers),
-            options={**own, **self._backend_options},
+            # In an empty context: a with config() block that happens to be open now is not for
+            # the workers, which outlive it.
+            settings=Context().run(_config.snapshot, self._chooser.layers),
+            options={**own, **(self._backend_options if name == self._chooser.fixed else {})},
         )
 
     # -- running --------------------------------------------------------------------------------
@@ -315,15 +310,23 @@ class Executor(Submitter, concurrent.futures.Executor):
         for backend in backends:
             backend.shutdown(cancel_futures=cancel_futures or at_once, kill=at_once)
         self._clock.close()
-        if not wait:
+        if wait:
+            try:
+                self._wait_for(backends, timeout, kill)
+            except KeyboardInterrupt:  # the second Ctrl-C, or the first with nobody else to stop
+                for backend in self._process_backends():
+                    backend.kill_workers()
+                raise
+
+    def _wait_for(self, backends: list[Backend], timeout: float | None, kill: bool) -> None:
+        if _join(backends, timeout):
             return
-        if not _join(backends, timeout):
-            if not kill:
-                running = [name for backend in backends for name in backend.running_calls()]
-                raise TimeoutError(f"calls still run after {timeout:g} s: {', '.join(running)}")
-            for backend in backends:
-                backend.shutdown(cancel_futures=True, kill=True)
-            _join(backends, None)
+        if not kill:
+            running = [name for backend in backends for name in backend.running_calls()]
+            raise TimeoutError(f"calls still run after {timeout:g} s: {', '.join(running)}")
+        for backend in backends:
+            backend.shutdown(cancel_futures=True, kill=True)
+        _join(backends, None)
 
     def _finish_maps(self, complete: bool) -> None:
         for each in list(self._maps):
@@ -418,6 +421,30 @@ def _leave(token: Any) -> None:
 
 
 # -- pieces ---------------------------------------------------------------------------------------
+
+
+def _check_own_options(backend: str | None, options: Mapping[str, Any]) -> None:
+    known = () if backend is None or not options else _registry.load(backend).option_names
+    for name in options:
+        if name not in known:
+            from inspect import signature  # only mistakes pay for it
+
+            words = [*list(signature(Executor).parameters)[:-1], *known]
+            raise _config.UnknownOption(f"Executor(): {unknown('option', name, words)}")
+
+
+def _alike(fn: Any) -> Any:
+    """What all functions that get the same plan have in common.
+
+    The code of a lambda or closure that is made anew for each call, the task of a bound one, the
+    type of a nameless callable such as a partial.
+    """
+    code = getattr(fn, "__code__", None)
+    if code is not None:
+        return code
+    if hasattr(fn, "__unirun_options__"):
+        return getattr(fn, "__func__", fn)
+    return fn if hasattr(fn, "__qualname__") else type(fn)
 
 
 def _start_method(context: Any) -> str | None:

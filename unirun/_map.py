@@ -84,6 +84,9 @@ class MapResult(Iterator[Any]):
     Leaving it half-way (`close()`, or dropping it) cancels what has not begun.
     """
 
+    _iterated = False
+    _closed = True  # until it has begun, there is nothing to close
+
     def __init__(
         self,
         submit: Submit,

@@ -200,7 +200,8 @@ def _stand_in(content: Any, type_name: str, text: str, frames: Any) -> BaseExcep
         exc.__dict__.update(_load_state(state))
         exc.type_name = type_name
         exc.traceback_text = _format(frames)
-        exc._text = f"{type_name}: {text}"  # type: ignore[attr-defined]
+        # As itself where it is also of the original class: handlers compare the text.
+        exc._text = text if type(exc) is not RemoteError else f"{type_name}: {text}"
     return exc
 
 
@@ -230,12 +231,12 @@ def dual(original: type[BaseException]) -> type[BaseException]:
 
     if issubclass(original, RemoteError):
         return original
-    body = {"__reduce__": _reduce_dual, "__str__": _text_of_dual, "__module__": "unirun"}
+    body = {
+        "__reduce__": _reduce_dual,
+        "__str__": RemoteError.__str__,  # the original's may need what could not be sent
+        "__module__": "unirun",
+    }
     return type(f"RemoteError_{original.__name__}", (RemoteError, original), body)
-
-
-def _text_of_dual(self: Any) -> str:
-    return str(self.__dict__.get("_text", ""))
 
 
 def _reduce_dual(self: Any) -> Any:

@@ -15,12 +15,14 @@ calls through `submit` and answers with `unirun.Future` objects whose life it dr
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import threading
 import time
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -142,6 +144,8 @@ class Backend(ABC):
 
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    option_names: ClassVar[tuple[str, ...]] = ()
+    """Options of its own that `Executor(backend=..., **options)` takes; see `WorkerSpec.options`."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
@@ -233,10 +237,18 @@ def run_to_end(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     """
     value = fn(*args, **kwargs)
     if type(value) is types.CoroutineType:
-        import asyncio  # 60 ms to import; only who runs coroutines pays
-
-        return asyncio.run(value)
+        return _run_coroutine(value)
     return value
+
+
+def _run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
+    import asyncio  # 60 ms to import; only who runs coroutines pays
+
+    if asyncio._get_running_loop() is None:
+        return asyncio.run(coroutine)
+    # Inline, in a thread that is inside a loop already: its own loop needs a thread of its own.
+    with ThreadPoolExecutor(1) as aside:
+        return aside.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
 
 
 class FlagToken(Token):

@@ -235,7 +235,7 @@ class SpawnLauncher(ChildLauncher):
 
     def _launch(self, worker: int, fds: tuple[int, int, int]) -> int:
         call = "".join(f"import {name}\n" for name in self._preload)
-        call += "import os; os.setsid()\n"
+        call += "import os\nif os.getsid(0) != os.getpid(): os.setsid()\n"
         call += "from unirun.backends.process.worker import main; main(3, 4, 5)"
         return spawn_python(call, list(fds))
 
@@ -298,7 +298,13 @@ def _posix_spawn(arguments: list[str], fds: list[int]) -> int:
         actions: list[Any] = [(os.POSIX_SPAWN_DUP2, null, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high)]
         command = [sys.executable or "python3", *arguments]
-        return os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+        options: dict[str, Any] = {"file_actions": actions, "setsigmask": [signal.SIGINT]}
+        # SIGINT is blocked until it is ignored, and the session is its own where that can be had:
+        # a Ctrl-C in the terminal is for the program, not for what it starts.
+        try:
+            return os.posix_spawn(command[0], command, os.environ, setsid=True, **options)
+        except NotImplementedError:
+            return os.posix_spawn(command[0], command, os.environ, **options)
     finally:
         for fd in (*high, null):
             os.close(fd)

@@ -163,10 +163,14 @@ class Pool:
             if future.running() and future.reason is None:
                 future.reason = reason
         self._do(self._state.kill_all())
+        if grace == 0:
+            for worker in self._workers.values():
+                if worker.doomed is not None:
+                    worker.doomed.kill()  # its grace is over
 
     def close(self, cancel: bool, kill: bool, reason: BaseException) -> None:
         if kill:
-            self.kill_all(0.0, reason)
+            self.kill_all(None, reason)
         self._do(self._state.close(cancel=cancel, kill=kill))
 
     def resize(self, size: int) -> None:

@@ -10,7 +10,8 @@ Rules it keeps, whatever the order of events:
 2. A worker holds at most one call, and gets the next only after it has answered.
 3. A worker that was told to die gets nothing more and is believed nothing more: once a kill was
    ordered the call ends as killed, and only when its worker is gone (dead, then resolved).
-4. There are never more than `size` workers that have not been told to go.
+4. There are never more than `size` workers that have not been told to go; when `size` shrinks,
+   those that are surplus go as soon as they are idle.
 5. A worker's death by itself ends the call it held, and no other.
 6. A call waits only if every worker is taken, coming up or broken: waiting work and a free slot
    mean progress.
@@ -221,10 +222,7 @@ class PoolState:
 
     def resize(self, size: int) -> list[Order]:
         self.size = size
-        orders: list[Order] = []
-        while self._idle and len(self.alive) > size:
-            orders += self.retire(self._idle[0])
-        return orders + self._advance()
+        return self._advance()
 
     def break_down(self) -> list[Order]:
         """Workers cannot be made at all: refuse what waits and all that comes (rule 7)."""
@@ -287,6 +285,8 @@ class PoolState:
 
     def _advance(self) -> list[Order]:
         orders: list[Order] = []
+        while self._idle and len(self.alive) > self.size:
+            orders += self.retire(self._idle[0])  # rule 4
         while self._priority_of and self._idle:
             worker, call = self._idle.pop(), self._next_waiting()
             self._busy[worker] = call
