@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextvars
 import io
 import pickle
-import queue
 import signal
 import threading
 import time

@@ -145,7 +145,7 @@ class Backend(ABC):
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     option_names: ClassVar[tuple[str, ...]] = ()
-    """Options of its own that `Executor(backend=..., **options)` takes; see `WorkerSpec.options`."""
+    """Options of its own, as `Executor(backend=..., **options)`; see `WorkerSpec.options`."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec

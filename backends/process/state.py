@@ -115,6 +115,10 @@ class PoolState:
         return {*self._starting, *self._idle, *self._busy}
 
     @property
+    def _strength(self) -> int:
+        return len(self._starting) + len(self._idle) + len(self._busy)
+
+    @property
     def finished(self) -> bool:
         """Nothing is left and nothing can come."""
         return self.closed and not (
@@ -285,19 +289,19 @@ class PoolState:
 
     def _advance(self) -> list[Order]:
         orders: list[Order] = []
-        while self._idle and len(self.alive) > self.size:
+        while self._idle and self._strength > self.size:
             orders += self.retire(self._idle[0])  # rule 4
         while self._priority_of and self._idle:
             worker, call = self._idle.pop(), self._next_waiting()
             self._busy[worker] = call
             self._worker_of[call] = worker
             orders.append(Send(worker, call))
-        if self._failed_starts >= MAX_FAILED_STARTS and not self.alive:
+        if self._failed_starts >= MAX_FAILED_STARTS and not self._strength:
             self.broken = True  # rule 7
             orders += self._drop_waiting("refused")
         while (
             self.waiting > len(self._starting)
-            and len(self.alive) < self.size
+            and self._strength < self.size
             and self._failed_starts < MAX_FAILED_STARTS
         ):
             worker = self._next_worker
