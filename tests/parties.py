@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from unirun import _channel
+from unirun._manager import Manager
+from unirun.sync import make_shared
 
 PATIENCE = 20.0  # seconds after which a test has failed
 
@@ -79,14 +81,18 @@ class ProcessParty:
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
-        self._process.join(PATIENCE)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
     def close(self) -> None:
-        self._pipe.close()  # which ends it, unless a test has failed and it waits for ever
-        self._process.join(5)
+        try:
+            self._pipe.send(None)
+        except OSError:
+            pass  # it was killed
+        self._process.join(5)  # if a test has failed, it may wait for ever
         self._process.kill()
         self._process.join(PATIENCE)
         self._process.close()
+        self._pipe.close()
 
 
 @contextlib.contextmanager
@@ -108,9 +114,12 @@ def _serve(pipe: Connection) -> None:
     _teller = pipe
     while True:
         try:
-            function, args = pipe.recv()
+            call = pipe.recv()
         except EOFError:
             return
+        if call is None:
+            return
+        function, args = call
         try:
             answer = True, function(*args)
         except BaseException as exc:
@@ -121,6 +130,42 @@ def _serve(pipe: Connection) -> None:
 def tell(value: Any) -> None:
     """In a process party: let the test go on while the call goes on."""
     _teller.send((True, value))
+
+
+class Mapping:
+    """Makes objects of one mapping, and calls functions where they are used."""
+
+    def __init__(self, make: Callable[..., Any], parties: list[ProcessParty] | None = None) -> None:
+        self.make = make
+        self._processes = parties
+        self._free = list(parties or ())
+
+    def start(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call it in another party; `result()` of what this returns is what it returned."""
+        party = ThreadParty() if self._processes is None else self._free.pop()
+        return party.start(function, *args)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The same, for one that comes to an end by itself."""
+        if self._processes is None:
+            return ThreadParty().start(function, *args).result()
+        return self._processes[0].start(function, *args).result()
+
+
+# -- an owner that is not the test itself ---------------------------------------------------------
+
+_kept: Manager
+
+
+def serve_queue(family: str) -> Any:
+    """A queue, an event and a barrier for two, hosted by the process this is called in."""
+    global _kept
+    _kept = Manager(family=family)
+    return (
+        make_shared(_kept, "Queue"),
+        make_shared(_kept, "Event"),
+        make_shared(_kept, "Barrier", 2),
+    )
 
 
 # -- half a conversation with the manager ---------------------------------------------------------

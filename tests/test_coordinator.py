@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from unirun._hosted_barriers import BARRIERS
 from unirun._hosted_locks import LOCKS
 from unirun._hosted_queues import QUEUES
 from unirun.coordinator import NOW, Coordinator
 
-KINDS = {**QUEUES, **LOCKS}
+KINDS = {**QUEUES, **BARRIERS, **LOCKS}
 TIMED = "timed"  # a request that gives up at the next tick
 
 Move = tuple[str, str]
@@ -164,7 +163,7 @@ class World:
         subject = {
             name: [_plain(each) for each in value] if hasattr(value, "__iter__") else _plain(value)
             for name, value in vars(self.subject).items()
-            if name[1:] not in ("answer", "park", "settle_request", "numbers")
+            if name not in ("_answer", "_park", "_coordinator", "_numbers")
         }
         return repr((subject, self.parties, self.deaths, self.cancels, self.now, self.delivered))
 
@@ -176,15 +175,19 @@ def _plain(value: Any) -> Any:
 
 
 def explore(
-    kind: str, params: tuple[Any, ...], programs: dict[str, list[Any]], deaths: int = 1
-) -> list[World]:
+    kind: str,
+    params: tuple[Any, ...],
+    programs: dict[str, list[Any]],
+    deaths: int = 1,
+    world_type: type[World] = World,
+) -> list[Any]:
     """The ends of every order in which these programs, deaths and time-outs can happen."""
     seen: set[str] = set()
     ends = []
     stack: list[tuple[Move, ...]] = [()]
     while stack:
         path = stack.pop()
-        world = World(kind, params, programs, deaths)
+        world = world_type(kind, params, programs, deaths)
         for move in path:
             world.make(move)
         if (key := world.key()) in seen:
@@ -209,7 +212,7 @@ def test_no_item_is_lost_or_doubled_whoever_dies(kind: str) -> None:
         "two": [("get", NOW), ("get",)],
     }
     for world in explore(kind, (0,), programs, deaths=1):
-        inside = [entry[2] for entry in world.subject._items]  # type: ignore[attr-defined]
+        inside = [entry[2] for entry in world.subject._items]
         put = [op for op, status, _ in world.parties["putter"].seen if status == "ok"]
         assert sorted(inside + world.delivered) == sorted([A, B][: len(put)])
 
@@ -249,7 +252,7 @@ def test_batches_arrive_in_order_and_whole() -> None:
     }
     for world in explore("Queue", (2,), programs):
         accepted = [value for _, status, value in world.parties["putter"].seen if status != "ok"]
-        inside = [entry[2] for entry in world.subject._items]  # type: ignore[attr-defined]
+        inside = [entry[2] for entry in world.subject._items]
         if accepted:  # a refusal says how many were let in
             assert sorted(inside + world.delivered) == [A, B, C][: accepted[0]]
 
@@ -298,6 +301,41 @@ def test_a_barrier_whose_party_dies_breaks() -> None:
             assert barrier._broken
             died_waiting += 1
     assert died_waiting
+
+
+def test_whoever_comes_during_the_action_belongs_to_the_next_round() -> None:
+    programs: dict[str, list[Any]] = {
+        "one": [("wait",)],
+        "two": [("wait",)],
+        "three": [("wait", TIMED)],
+        "four": [("wait",)],
+    }
+    for world in explore("Barrier", (2, b"action"), programs):
+        barrier: Any = world.subject
+        assert barrier._acting is None
+        assert not barrier._early
+        assert len(barrier._waiting) < 2
+        passed = [seen for party in world.parties.values() for seen in party.seen]
+        assert sorted(value for _, status, value in passed if status == "ok")[-1:] in ([], [1])
+
+
+@pytest.mark.parametrize("how", ["lost", "timeout", "cancel"])
+def test_who_leaves_the_next_round_breaks_it_but_not_this_one(how: str) -> None:
+    coordinator, barrier = coordinator_with("Barrier", 2, b"action")
+    coordinator.request("one", 1, "wait", barrier)
+    coordinator.request("two", 1, "wait", barrier)  # and now it acts
+    coordinator.request("three", 1, "wait", barrier, (), 5.0)
+    if how == "lost":
+        assert coordinator.session_lost("three") == []
+    elif how == "timeout":
+        assert coordinator.expire(5.0) == [("three", 1, "broken", None)]
+    else:
+        assert coordinator.cancel("three", 1) == []
+    assert coordinator.request("two", 2, "acted", barrier, (True,)) == [
+        ("two", 2, "ok", 1),
+        ("one", 1, "ok", 0),
+    ]
+    assert coordinator.request("x", 1, "state", barrier)[0][3] == (0, how != "cancel")
 
 
 # -- single claims ------------------------------------------------------------------------------
@@ -402,157 +440,3 @@ def test_a_program_that_polls_does_not_fill_the_memory() -> None:
         coordinator.acknowledge("getter", number)
     assert len(coordinator._deadlines) < 200
     assert coordinator._registered["getter"] == {}
-
-
-# -- long random programs against a model as simple as can be -------------------------------------
-
-
-class Model:
-    """A queue as one would explain it: whoever waits stands in line and looks again and again."""
-
-    def __init__(self, maxsize: int) -> None:
-        self.maxsize = maxsize
-        self.items: list[tuple[int, bytes]] = []  # with the number each had when it was put
-        self.line: list[dict[str, Any]] = []
-        self.held: dict[tuple[str, int], list[tuple[int, bytes]]] = {}
-        self.number = self.unfinished = 0
-        self.shut = self.drained = False
-
-    def ask(self, session: str, request_id: int, op: str, arg: Any, wait: bool) -> list[Any]:
-        me = {"who": (session, request_id), "op": op, "arg": arg, "taken": 0}
-        if op == "task_done":
-            if not self.unfinished:
-                return [(*me["who"], "value")]  # type: ignore[misc]
-            self.unfinished -= 1
-            return self.look([(*me["who"], "ok")])  # type: ignore[misc]
-        if op == "shutdown":
-            self.shut, self.drained = True, self.drained or arg
-            if arg:
-                self.unfinished = max(0, self.unfinished - len(self.items))
-                self.items.clear()
-            return self.look([(*me["who"], "ok")])  # type: ignore[misc]
-        if op == "put" and self.shut:
-            return [(*me["who"], "shutdown")]  # type: ignore[misc]
-        self.line.append(me)
-        replies = self.look([])
-        if me in self.line and not wait:
-            self.line.remove(me)
-            replies.append((*me["who"], "timeout"))  # type: ignore[misc]
-        return replies
-
-    def look(self, replies: list[Any]) -> list[Any]:
-        """Whoever can go on does: putters first, then one of the others, and again."""
-        for me in sorted(self.line, key=lambda each: each["op"] != "put"):
-            before = self.number
-            reply = self.serve(me)
-            replies += [reply] if reply else []
-            if reply or self.number > before:
-                return self.look(replies)
-        return replies
-
-    def serve(self, me: dict[str, Any]) -> Any:
-        first = next(each for each in self.line if each["op"] == me["op"])
-        if me["op"] == "join":
-            return self.leave(me, "ok") if not self.unfinished else None
-        if me is not first:
-            return None
-        if me["op"] == "put":
-            return self.serve_put(me)
-        if self.items:
-            taken, self.items = self.items[: me["arg"]], self.items[me["arg"] :]
-            self.held[me["who"]] = taken
-            return self.leave(me, tuple(item for _, item in taken))
-        return self.leave(me, "shutdown") if self.shut else None
-
-    def serve_put(self, me: dict[str, Any]) -> Any:
-        while me["arg"] and not self.shut and not 0 < self.maxsize <= len(self.items):
-            self.number += 1
-            self.unfinished += 1
-            self.items.append((self.number, me["arg"].pop(0)))
-        if not me["arg"]:
-            return self.leave(me, "ok")
-        return self.leave(me, "shutdown") if self.shut else None
-
-    def leave(self, me: dict[str, Any], how: Any) -> Any:
-        self.line = [each for each in self.line if each is not me]
-        return (*me["who"], how)
-
-    def forget(self, which: Any) -> list[Any]:
-        self.line = [each for each in self.line if not which(each["who"])]
-        for who in [who for who in self.held if which(who)]:
-            back = self.held.pop(who)
-            if self.drained:
-                self.unfinished = max(0, self.unfinished - len(back))
-            else:
-                self.items = sorted(self.items + back)
-        return self.look([])
-
-
-SESSIONS = ["one", "two", "three"]
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(SESSIONS),
-        st.sampled_from(
-            ["put"] * 5
-            + ["get"] * 5
-            + ["task_done", "task_done", "join", "shutdown", "acknowledge", "cancel", "die"]
-        ),
-        st.integers(1, 3),
-        st.booleans(),
-    ),
-    max_size=40,
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.integers(0, 2), steps)
-def test_a_queue_does_what_the_simple_model_does(maxsize: int, program: list[Any]) -> None:
-    coordinator, queue = coordinator_with("Queue", maxsize)
-    model, item = Model(maxsize), 0
-    for request_id, (session, op, number, flag) in enumerate(program, 1):
-        if op == "put":
-            items = [str(item := item + 1).encode() for _ in range(number)]
-            expected = model.ask(session, request_id, op, list(items), flag)
-            args: tuple[Any, ...] = (items,)
-        elif op == "get":
-            expected = model.ask(session, request_id, op, number, flag)
-            args = (number,)
-        elif op in ("join", "task_done"):
-            expected, args = model.ask(session, request_id, op, None, True), ()
-        elif op == "shutdown":
-            if number < 3:
-                continue  # rare, else little else happens
-            expected, args = model.ask(session, request_id, op, flag, True), (flag,)
-        else:
-            _undo(model, session, op, coordinator)
-            continue
-        name = {"put": "put_many", "get": "get_many"}.get(op, op)
-        deadline = None if flag or op not in ("put", "get") else NOW
-        replies = coordinator.request(session, request_id, name, queue, args, deadline)
-        assert _plainly(replies) == sorted(expected, key=repr)
-        subject: Any = coordinator._objects[queue]
-        assert [entry[2] for entry in subject._items] == [entry[1] for entry in model.items]
-        assert subject._unfinished == model.unfinished
-
-
-def _undo(model: Model, session: str, op: str, coordinator: Coordinator) -> None:
-    """The latest request of that session is acknowledged or cancelled, or the session dies."""
-    mine = [who for who in model.held if who[0] == session]
-    mine += [each["who"] for each in model.line if each["who"][0] == session]
-    if op == "die":
-        expected = model.forget(lambda who: who[0] == session)
-        assert _plainly(coordinator.session_lost(session)) == sorted(expected, key=repr)
-    elif mine and op == "cancel":
-        expected = model.forget(lambda who: who == max(mine))
-        assert _plainly(coordinator.cancel(*max(mine))) == sorted(expected, key=repr)
-    elif mine and op == "acknowledge":
-        model.held.pop(max(mine), None)
-        coordinator.acknowledge(*max(mine))
-
-
-def _plainly(replies: list[Any]) -> list[Any]:
-    plain = [
-        (session, request_id, tuple(value) if status == "item" else status)
-        for session, request_id, status, value in replies
-    ]
-    return sorted(plain, key=repr)

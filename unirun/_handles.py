@@ -73,20 +73,30 @@ class SharedObject:
         self, op: str, args: tuple[Any, ...] = (), timeout: float | None = None
     ) -> tuple[str, Any]:
         """Status and value of a request; raises what does not depend on the operation."""
+        status, value = self._exchange(op, args, timeout)
+        if status not in ("ok", "item"):
+            self._check(status, value)
+        return status, value
+
+    def _exchange(
+        self, op: str, args: tuple[Any, ...], timeout: float | None, patient: bool = False
+    ) -> tuple[str, Any]:
         home = self._home
         if home is not None and home.is_home:
-            status, value = home.request(op, self._object_id, args, timeout)
-        else:
-            status, value = request(self._address, op, self._object_id, args, timeout)
+            return home.request(op, self._object_id, args, timeout)  # type: ignore[no-any-return]
+        return request(self._address, op, self._object_id, args, timeout, patient)
+
+    def _check(self, status: str, value: Any) -> None:
         if status == "type":
             raise TypeError(value)
         if status == "value":
             raise ValueError(value)
+        if status == "runtime":
+            raise RuntimeError(value)
         if status == "lost":
             from unirun._errors import ManagerLost  # heavy, and rarely needed
 
             raise ManagerLost(f"the manager at {self._address!r} has no such {self.kind} any more")
-        return status, value
 
 
 def dump(value: Any, what: str) -> bytes:

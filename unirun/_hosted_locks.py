@@ -1,167 +1,251 @@
-"""Events and barriers as they live in their host; the rules they keep are in `coordinator.py`."""
+"""Locks, conditions and semaphores as they live in their host.
+
+The rules they keep are in `coordinator.py`.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
 from typing import ClassVar, Final
 
-from unirun.coordinator import Coordinator, Kinds, Request, SharedObject
+from unirun.coordinator import Coordinator, Kinds, Request, Session, SharedObject
 
 
-class Event(SharedObject):
-    """A flag to wait for."""
+class Lock(SharedObject):
+    """A lock; between events, somebody waits only if it is held."""
 
-    kind = "Event"
+    kind = "Lock"
+    reentrant = False
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(coordinator)
-        self._is_set = False
-        self._waiting: list[Request] = []
+        self._owner: Session | None = None
+        self._depth = 0  # how often its owner acquired it; 0 if nobody did
+        self._abandoned = False
+        # Each has the depth it is to get, and what it is to be told, as its `detail`.
+        self._waiting: deque[Request] = deque()
+        # By session, the depth it had when it began to wait on a condition.
+        self.depths: dict[Session, int] = {}
 
-    def set(self, request: Request) -> None:
-        self._is_set = True
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            self._answer(each, "ok", True)
-        self._answer(request, "ok")
+    def acquire(self, request: Request) -> None:
+        self.enter(request, 1, True)
 
-    def clear(self, request: Request) -> None:
-        self._is_set = False
-        self._answer(request, "ok")
+    def reacquire(self, request: Request) -> None:
+        """Acquire as deeply as before a wait on a condition that was interrupted."""
+        self.enter(request, self.depths.get(request.session, 1), True)
 
-    def is_set(self, request: Request) -> None:
-        self._answer(request, "ok", self._is_set)
-
-    def wait(self, request: Request) -> None:
-        if self._is_set:
-            self._answer(request, "ok", True)
+    def enter(self, request: Request, depth: int, value: bool) -> None:
+        """Give the lock to that request, now or later, and tell it `value` then."""
+        request.detail = (depth, value)
+        if self._depth == 0:
+            self._give(request)
+        elif self.reentrant and self._owner == request.session:
+            self._depth += depth
+            self._coordinator.grant(request, value)
         else:
             self._waiting.append(request)
             self._park(request)
+
+    def release(self, request: Request) -> None:
+        if self._depth == 0:
+            raise RuntimeError("release unlocked lock")
+        if self.reentrant and self._owner != request.session:
+            raise RuntimeError("cannot release un-acquired lock")
+        self._answer(request, "ok")
+        self._depth -= 1
+        if self._depth == 0:
+            self._abandoned = False
+            self._become_free()
+            self.resume()
+
+    def state(self, request: Request) -> None:
+        owned = self.is_owned_by(request.session)
+        self._answer(request, "ok", (self._depth > 0, owned, self._abandoned))
+
+    def is_owned_by(self, session: Session) -> bool:
+        """As for the original, anybody owns a plain lock that is held."""
+        return self._depth > 0 and (not self.reentrant or self._owner == session)
+
+    def leave_for(self, session: Session) -> None:
+        """Release it however often it was acquired, while `session` waits on a condition."""
+        self.depths[session] = self._depth
+        self._become_free()
+        self.resume()
 
     def timed_out(self, request: Request) -> None:
         self.withdrawn(request)
         self._answer(request, "timeout")
 
     def withdrawn(self, request: Request) -> None:
-        if request in self._waiting:
+        if request.held is not None:
+            if self._owner == request.session:  # else somebody has released it for them
+                self._depth -= request.detail[0]
+            if self._depth == 0:
+                self._become_free()
+        elif request in self._waiting:
             self._waiting.remove(request)
 
-    operations: ClassVar = {"clear": clear, "is_set": is_set, "set": set, "wait": wait}
-
-
-class Barrier(SharedObject):
-    """A barrier.
-
-    With an action, the party that completes it is told to "act", and the others wait until it
-    reports `acted`.  Whoever arrives meanwhile belongs to the next round.
-    """
-
-    kind = "Barrier"
-
-    def __init__(self, coordinator: Coordinator, parties: int, action: bytes | None = None) -> None:
-        super().__init__(coordinator)
-        if parties < 1:
-            raise ValueError("parties must be >= 1")
-        self._parties = parties
-        self._action = action
-        self._waiting: list[Request] = []  # this round, in order of arrival
-        self._acting: Request | None = None  # the last of them, while it runs the action
-        self._early: list[Request] = []  # of the next round
-        self._spoiled = False  # somebody left the next round in a way that breaks it
-        self._broken = False
-
-    def wait(self, request: Request) -> None:
-        if self._broken:
-            self._answer(request, "broken")
-        elif self._acting is not None:
-            self._early.append(request)
-            self._park(request)
-        else:
-            self._waiting.append(request)
-            self._arrived(request)
-
-    def acted(self, request: Request, succeeded: bool) -> None:
-        """The action is over; answered "ok" with the caller's index, or "broken"."""
-        acting = self._acting
-        if acting is None or acting.session != request.session:
-            self._answer(request, "broken")  # aborted, reset or timed out meanwhile
-        elif succeeded:
-            self._answer(request, "ok", self._parties - 1)
-            self._release()
-        else:
-            self._answer(request, "broken")
-            self._break()
-
-    def abort(self, request: Request) -> None:
-        self._break()
-        self._answer(request, "ok")
-
-    def reset(self, request: Request) -> None:
-        self._break()
-        self._broken = False
-        self._answer(request, "ok")
-
-    def state(self, request: Request) -> None:
-        self._answer(request, "ok", (len(self._waiting), self._broken))
-
-    def timed_out(self, request: Request) -> None:
-        self.lost(request)
-        self._answer(request, "broken")
-
-    def withdrawn(self, request: Request) -> None:
-        if request is self._acting:
-            self._break()
-        for round_ in (self._waiting, self._early):
-            if request in round_:
-                round_.remove(request)
-
     def lost(self, request: Request) -> None:
-        if self._acting is None or request in self._waiting:
-            self._break()
-        else:
-            self._spoiled = True
-            self.withdrawn(request)
+        self.withdrawn(request)
+        self.depths.pop(request.session, None)
 
-    def _arrived(self, request: Request) -> None:
-        if len(self._waiting) < self._parties:
-            self._park(request)
-        elif self._action is None:
-            self._release()
-        else:
-            self._acting = request
-            self._answer(request, "act", self._action, keep=True)
+    def owner_lost(self, session: Session) -> None:
+        self._abandoned = True
+        self._become_free()
 
-    def _release(self) -> None:
-        passed, acting = self._waiting, self._acting
-        self._waiting, self._acting = [], None
-        for index, party in enumerate(passed):
-            self._answer(party, "ok", index)
-        if acting is not None:
-            self._settle_request(acting)
-            self._next_round()
+    def resume(self) -> None:
+        if self._depth == 0 and self._waiting:
+            self._give(self._waiting.popleft())
 
-    def _next_round(self) -> None:
-        early, self._early = self._early, []
-        self._broken, self._spoiled = self._spoiled, False
-        for party in early:
-            self.wait(party)
+    def _give(self, request: Request) -> None:
+        self._depth, value = request.detail
+        self._owner = request.session
+        self.depths.pop(request.session, None)
+        self._coordinator.hold(request.session, self)
+        self._coordinator.grant(request, value)
 
-    def _break(self) -> None:
-        self._broken = True
-        parties, acting = self._waiting + self._early, self._acting
-        self._waiting, self._early, self._acting, self._spoiled = [], [], None, False
-        for party in parties:
-            self._answer(party, "broken")
-        if acting is not None:
-            self._settle_request(acting)
+    def _become_free(self) -> None:
+        self._coordinator.let_go(self._owner, self)
+        self._owner, self._depth = None, 0
 
     operations: ClassVar = {
-        "abort": abort,
-        "acted": acted,
-        "reset": reset,
+        "acquire": acquire,
+        "reacquire": reacquire,
+        "release": release,
         "state": state,
-        "wait": wait,
     }
 
 
-LOCKS: Final[Kinds] = {"Barrier": Barrier, "Event": Event}
+class RLock(Lock):
+    """A lock that its owner may acquire again, and only its owner may release."""
+
+    kind = "RLock"
+    reentrant = True
+
+
+class Condition(SharedObject):
+    """A condition; whoever is notified waits for the lock next."""
+
+    kind = "Condition"
+
+    def __init__(self, coordinator: Coordinator, lock_id: int) -> None:
+        super().__init__(coordinator)
+        lock = coordinator.subject(lock_id)
+        if not isinstance(lock, Lock):
+            raise TypeError("the lock of a condition must be a Lock or RLock of the same manager")
+        self._lock = lock
+        self._waiting: deque[Request] = deque()
+
+    def wait(self, request: Request) -> None:
+        """Wait to be notified until the deadline, and then for the lock however long it takes."""
+        if not self._lock.is_owned_by(request.session):
+            raise RuntimeError("cannot wait on un-acquired lock")
+        self._waiting.append(request)
+        self._lock.leave_for(request.session)
+        self._park(request)
+
+    def notify(self, request: Request, number: int | None = 1) -> None:
+        if not self._lock.is_owned_by(request.session):
+            raise RuntimeError("cannot notify on un-acquired lock")
+        number = len(self._waiting) if number is None else min(number, len(self._waiting))
+        for _ in range(number):
+            self._wait_for_lock(self._waiting.popleft(), True)
+        self._answer(request, "ok")
+
+    def timed_out(self, request: Request) -> None:
+        self.withdrawn(request)
+        self._wait_for_lock(request, False)
+
+    def withdrawn(self, request: Request) -> None:
+        if request in self._waiting:
+            self._waiting.remove(request)
+
+    def lost(self, request: Request) -> None:
+        self.withdrawn(request)
+        self._lock.depths.pop(request.session, None)
+
+    def _wait_for_lock(self, request: Request, notified: bool) -> None:
+        self._coordinator.wait_on(request, self._lock)
+        self._lock.enter(request, self._lock.depths.get(request.session, 1), notified)
+
+    operations: ClassVar = {"notify": notify, "wait": wait}
+
+
+class Semaphore(SharedObject):
+    """A semaphore; between events, somebody waits only if there is no permit."""
+
+    def __init__(
+        self, coordinator: Coordinator, value: int = 1, *, kind: str = "Semaphore"
+    ) -> None:
+        super().__init__(coordinator)
+        if value < 0:
+            raise ValueError("semaphore initial value must be >= 0")
+        self.kind = kind
+        self._initial = self._value = value
+        self._permits: dict[Session, int] = {}
+        self._waiting: deque[Request] = deque()
+
+    def acquire(self, request: Request) -> None:
+        self._waiting.append(request)
+        self.resume()
+        if request.state == "open":
+            self._park(request)
+
+    def release(self, request: Request, number: int = 1) -> None:
+        if number < 1:
+            raise ValueError("n must be one or more")
+        if self.kind == "BoundedSemaphore" and self._value + number > self._initial:
+            raise ValueError("Semaphore released too many times")
+        self._answer(request, "ok")
+        self._take_back(request.session, number)
+        self._value += number
+        self.resume()
+
+    def state(self, request: Request) -> None:
+        self._answer(request, "ok", self._value)
+
+    def timed_out(self, request: Request) -> None:
+        self.withdrawn(request)
+        self._answer(request, "timeout")
+
+    def withdrawn(self, request: Request) -> None:
+        if request.held is not None:
+            self._take_back(request.session, 1)
+            self._value += 1
+        elif request in self._waiting:
+            self._waiting.remove(request)
+
+    def lost(self, request: Request) -> None:
+        if request.held is None:  # else `owner_lost` sees to it
+            self.withdrawn(request)
+
+    def owner_lost(self, session: Session) -> None:
+        permits = self._permits.pop(session, 0)
+        self._value = max(self._value, min(self._initial, self._value + permits))
+
+    def resume(self) -> None:
+        while self._value > 0 and self._waiting:
+            request = self._waiting.popleft()
+            self._value -= 1
+            self._permits[request.session] = self._permits.get(request.session, 0) + 1
+            self._coordinator.hold(request.session, self)
+            self._coordinator.grant(request, True)
+
+    def _take_back(self, session: Session, number: int) -> None:
+        left = self._permits.pop(session, 0) - number
+        if left > 0:
+            self._permits[session] = left
+        else:
+            self._coordinator.let_go(session, self)
+
+    operations: ClassVar = {"acquire": acquire, "release": release, "state": state}
+
+
+LOCKS: Final[Kinds] = {
+    "BoundedSemaphore": partial(Semaphore, kind="BoundedSemaphore"),
+    "Condition": Condition,
+    "Lock": Lock,
+    "RLock": RLock,
+    "Semaphore": Semaphore,
+}

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unirun import _channel
 from unirun._channel import digest, limits, same
 from unirun._errors import ConfigError, ManagerLost
+from unirun._hosted_barriers import BARRIERS
 from unirun._hosted_locks import LOCKS
 from unirun._hosted_queues import QUEUES
 from unirun._sessions import HomeThread, Peer, ThreadEnd, Waiter
@@ -95,7 +96,7 @@ class Host:
         self.key = _channel.run_key() if key is None else key
         self.is_home = True
         # Ids differ between managers, lest a stale handle meets another one's object at a port.
-        self._coordinator = Coordinator({**QUEUES, **LOCKS}, secrets.randbits(40) << 20)
+        self._coordinator = Coordinator({**QUEUES, **BARRIERS, **LOCKS}, secrets.randbits(40) << 20)
         # Guards the coordinator, what sessions wait for and are sent, and `_closed`.
         self._lock = threading.Lock()
         self._closed = False
@@ -152,7 +153,7 @@ class Host:
                 if waiter.status is None:
                     waiter.gate = threading.Lock()
                     waiter.gate.acquire()
-                elif waiter.status == "item":
+                else:
                     self._coordinator.acknowledge(session, request_id)
             if waiter.gate is not None:
                 self._wait(session, request_id, waiter.gate, deadline)
@@ -168,10 +169,13 @@ class Host:
     def _wait(
         self, session: HomeThread, request_id: int, gate: threading.Lock, deadline: float | None
     ) -> None:
-        """Wait for the answer; it comes at the deadline at the latest, since we see to it."""
+        """Wait for the answer, and see to it ourselves that the deadline is kept."""
         while not gate.acquire(timeout=_gate_timeout(deadline)):
+            now = time.monotonic()
             with self._lock:
-                self._deliver(self._coordinator.expire(time.monotonic()))
+                self._deliver(self._coordinator.expire(now))
+            if deadline is not None and now >= deadline:
+                deadline = None  # answered, or a condition that has to wait for its lock now
         with self._lock:
             self._coordinator.acknowledge(session, request_id)
 

@@ -8,9 +8,9 @@ interleaving can be tried in a test and any engine can host it (`_manager.py` is
             ──cancel───▶ │ Coordinator │
      clock ──expire────▶ │  └ objects  │     status: "ok", "item" (acknowledge it), "act" (run the
      death ──session_lost▶└─────────────┘     action), "timeout", "shutdown", "broken", "value",
-                                             "type" or "lost" (no such object)
+                                             "type", "runtime" or "lost" (no such object)
 
-The objects themselves are in `_hosted_queues.py` and `_hosted_locks.py`.
+The objects themselves are in `_hosted_queues.py`, `_hosted_locks.py` and `_hosted_barriers.py`.
 
 Rules, whatever the order of events:
 
@@ -29,6 +29,12 @@ Rules, whatever the order of events:
  8. Items are opaque bytes.  A priority travels beside its item: int, float, str, bytes or tuples
     of these.  Equal priorities leave in the order in which they came.
  9. A request that makes no sense is answered with its error and changes nothing.
+10. Whoever acquired a lock is its owner, whoever releases it.  When its owner is lost, the lock is
+    released, and is `abandoned` until the next owner has released it.
+11. Permits of a lost session come back, as far as a semaphore then has no more than at first:
+    a semaphore that limits stays whole, one that counts (from 0) does not count twice.
+12. An acquire that is cancelled after its answer has not happened, until its session's next
+    request shows that the answer was read.
 """
 
 from __future__ import annotations
@@ -77,6 +83,8 @@ class Coordinator:
         self._deadlines: list[tuple[float, int, Request]] = []  # a heap; settled ones go lazily
         self._order = count()
         self._timed = 0  # requests in `_deadlines` that still wait
+        self._holdings: dict[Session, dict[SharedObject, None]] = {}
+        self._grants: dict[Session, Request] = {}  # acquires that may still be undone (rule 12)
         self._replies: list[Reply] = []
 
     # -- events ---------------------------------------------------------------------------------
@@ -103,6 +111,8 @@ class Coordinator:
         `late` says that its deadline had passed before it arrived: it is not even tried, since
         whoever sent it may have given up and would not learn that it took effect.
         """
+        if session in self._grants:
+            self.settle(self._grants.pop(session))
         subject = self._objects.get(object_id)
         if subject is None:
             return [(session, request_id, "lost", None)]
@@ -115,12 +125,13 @@ class Coordinator:
         else:
             try:
                 operation(subject, request, *args)
-            except (TypeError, ValueError) as exc:  # rule 9: operations check before they change
-                self.answer(request, "type" if isinstance(exc, TypeError) else "value", str(exc))
+            except (TypeError, ValueError, RuntimeError) as exc:
+                # Rule 9: operations check before they change anything.
+                self.answer(request, _ERRORS[type(exc)], str(exc))
         return self._taken()
 
     def acknowledge(self, session: Session, request_id: int) -> None:
-        """The items of that answer have arrived: they are delivered (rule 4)."""
+        """That answer has arrived: its items are delivered (rule 4), its lock is taken."""
         request = self._registered.get(session, {}).get(request_id)
         if request is not None and request.held is not None:
             self.settle(request)
@@ -140,11 +151,19 @@ class Coordinator:
         for request in requests:
             self.settle(request, "gone")
         self._registered.pop(session, None)
+        self._grants.pop(session, None)
+        held = self._holdings.pop(session, {})
         for request in requests:
             request.subject.lost(request)
-        for request in requests:
-            request.subject.resume()
+        for subject in held:
+            subject.owner_lost(session)
+        for subject in {**held, **{request.subject: None for request in requests}}:
+            subject.resume()
         return self._taken()
+
+    def subject(self, object_id: int) -> SharedObject | None:
+        """The object of that id, for those that are made of others."""
+        return self._objects.get(object_id)
 
     def expire(self, now: float) -> list[Reply]:
         """End every wait whose deadline is `now` or earlier."""
@@ -174,6 +193,25 @@ class Coordinator:
         if keep:
             request.state = "kept"
             self._register(request)
+
+    def grant(self, request: Request, value: Any) -> None:
+        """Reply to an acquire (rule 12)."""
+        request.held = value
+        self.answer(request, "ok", value, keep=True)
+        if request.state == "kept":
+            self._grants[request.session] = request
+
+    def hold(self, session: Session, subject: SharedObject) -> None:
+        """From now on the death of that session matters to that object."""
+        self._holdings.setdefault(session, {})[subject] = None
+
+    def let_go(self, session: Session, subject: SharedObject) -> None:
+        self._holdings.get(session, {}).pop(subject, None)
+
+    def wait_on(self, request: Request, subject: SharedObject) -> None:
+        """Let a request wait for another object, and without a deadline."""
+        self._unregister(request)
+        request.subject, request.deadline = subject, None
 
     def park(self, request: Request) -> None:
         """Let a request wait, unless it may not (rule 2)."""
@@ -220,9 +258,9 @@ class SharedObject:
     operations: ClassVar[Mapping[str, Callable[..., None]]]
 
     def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
         self._answer = coordinator.answer
         self._park = coordinator.park
-        self._settle_request = coordinator.settle
 
     def timed_out(self, request: Request) -> None:
         """The deadline of a request that waits, or was about to, has passed: answer it."""
@@ -238,9 +276,18 @@ class SharedObject:
         """The session of that request is dead."""
         self.withdrawn(request)
 
-    def resume(self) -> None:
-        """Requests were withdrawn or lost: see who can go on now."""
+    def owner_lost(self, session: Session) -> None:
+        """A session that holds something of this object is dead; serve nobody before `resume`."""
 
+    def resume(self) -> None:
+        """Something was withdrawn or lost: see who can go on now."""
+
+
+_ERRORS: Final[Mapping[type[Exception], str]] = {
+    TypeError: "type",
+    ValueError: "value",
+    RuntimeError: "runtime",
+}
 
 Kinds: TypeAlias = Mapping[str, Callable[..., SharedObject]]
 """What a coordinator can make: the name of a kind, and who makes one, given the coordinator."""

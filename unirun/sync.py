@@ -13,7 +13,14 @@ from __future__ import annotations
 import queue
 import threading
 
-from unirun._shared_locks import SharedBarrier, SharedEvent
+from unirun._shared_barriers import SharedBarrier, SharedEvent
+from unirun._shared_locks import (
+    SharedBoundedSemaphore,
+    SharedCondition,
+    SharedLock,
+    SharedRLock,
+    SharedSemaphore,
+)
 from unirun._shared_queues import (
     SharedLifoQueue,
     SharedPriorityQueue,
@@ -29,10 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SharedBarrier",
+    "SharedBoundedSemaphore",
+    "SharedCondition",
     "SharedEvent",
     "SharedLifoQueue",
+    "SharedLock",
     "SharedPriorityQueue",
     "SharedQueue",
+    "SharedRLock",
+    "SharedSemaphore",
     "SharedSimpleQueue",
     "ShutDown",
     "make_shared",
@@ -60,10 +72,15 @@ shared_objects: Mapping[str, Any] = {
     each.kind: each
     for each in (
         SharedBarrier,
+        SharedBoundedSemaphore,
+        SharedCondition,
         SharedEvent,
         SharedLifoQueue,
+        SharedLock,
         SharedPriorityQueue,
         SharedQueue,
+        SharedRLock,
+        SharedSemaphore,
         SharedSimpleQueue,
     )
 }
