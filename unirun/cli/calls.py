@@ -1,0 +1,166 @@
+"""Inputs on their way through an executor, and what comes back.
+
+A call carries one input, or as many as `--chunksize` says.  If the worker of a call dies, the
+inputs before have their outcomes, the one it was at has the crash, and those after it are sent
+again: each runs once.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from unirun._chunk import run_chunk
+from unirun._errors import NotKillable
+from unirun._future import Future
+from unirun._payload import loads
+from unirun._remote import decode
+from unirun._submitter import View
+from unirun.cli.inputs import End, Input, Reader
+from unirun.cli.lines import Outcome
+from unirun.cli.options import misuse
+
+__all__ = ["Calls"]
+
+
+class Call:
+    """Some inputs and the outcomes that are there so far."""
+
+    __slots__ = ("future", "inputs", "parts")
+
+    def __init__(self, inputs: list[Input]) -> None:
+        self.inputs = inputs
+        self.parts: list[bytes] = []  # outcomes sent ahead; appended to by the pool's loop
+        self.future: Future[Any]
+
+
+class Calls:
+    """Maps `fn` over what `reader` reads; one thread uses it.
+
+    Args:
+        view: the executor and the options of the calls.
+        ordered: outcomes in the order of the inputs, else as they come.
+        chunksize: how many inputs that are there travel together.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        fn: Callable[..., Any],
+        reader: Reader,
+        *,
+        ordered: bool,
+        chunksize: int,
+    ) -> None:
+        self._view = view
+        self._fn = fn
+        self._reader = reader
+        self._ordered = ordered
+        self._chunksize = chunksize
+        # Inputs, an End, and calls that have ended: all that can happen, in one place to wait at.
+        self._events: queue.SimpleQueue[Input | End | Call] = reader.events
+        self._gathered: list[Input] = []
+        self._calls: deque[Call] = deque()
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every outcome; a slot of the reader is freed when the next one is asked for."""
+        ended = False
+        while self._calls or self._gathered or not ended:
+            event = self._events.get()
+            if isinstance(event, Input):
+                self._take(event)
+            elif isinstance(event, Call):
+                for outcome in self._ready(event):
+                    yield outcome
+                    self._reader.release()
+            else:
+                ended = True
+                if event.error is not None:
+                    raise event.error
+            if self._events.empty():
+                self._send_gathered()  # who waits for company might wait for ever
+
+    def stop(self, grace: float) -> None:
+        """Ask every call to end: SIGTERM, and after `grace` seconds SIGKILL; returns at once."""
+        for call in self._calls:
+            if not call.future.cancel():  # also tells a call in a thread to stop
+                try:
+                    call.future._request_kill(grace)
+                except NotKillable:
+                    continue
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def _take(self, one: Input) -> None:
+        if one.error is not None:
+            self._send_gathered()
+            self._send([one], self._calls.append)
+            return
+        self._gathered.append(one)
+        if len(self._gathered) >= self._chunksize:
+            self._send_gathered()
+
+    def _send_gathered(self) -> None:
+        if self._gathered:
+            inputs, self._gathered = self._gathered, []
+            self._send(inputs, self._calls.append)
+
+    def _send(self, inputs: list[Input], place: Callable[[Call], None]) -> None:
+        call = Call(inputs)
+        with misuse():  # a function that this backend cannot run; or workers that cannot start
+            call.future = self._submit(call)
+        place(call)
+        call.future.add_done_callback(lambda _: self._events.put(call))
+
+    def _submit(self, call: Call) -> Future[Any]:
+        first = call.inputs[0]
+        if first.error is not None:
+            future: Future[Any] = Future()
+            future.set_exception(first.error)
+            return future
+        if self._chunksize == 1:
+            return self._view.submit(self._fn, *first.args, **first.kwargs)
+        bound = [(functools.partial(self._fn, *one.args, **one.kwargs),) for one in call.inputs]
+        return self._view._owner._submit(
+            run_chunk, (operator.call, bound), {}, self._view._given, call.parts.append, self._fn
+        )
+
+    # -- what has ended ---------------------------------------------------------------------------
+
+    def _ready(self, ended: Call) -> Iterator[Outcome]:
+        if not self._ordered:
+            self._calls.remove(ended)
+            yield from self._settle(ended)
+            return
+        while self._calls and self._calls[0].future.done():
+            yield from self._settle(self._calls.popleft())
+
+    def _settle(self, call: Call) -> Iterator[Outcome]:
+        """The outcomes of a call that has ended; what it did not get to is sent again."""
+        error = _error_of(call.future)
+        if isinstance(error, KeyboardInterrupt):
+            raise error  # Ctrl-C while an inline call ran in our thread: it is for us
+        outcomes = [_loaded(part) for part in call.parts]
+        if error is None:
+            result = call.future.result()
+            outcomes += [(True, result)] if self._chunksize == 1 else result[1]
+        for one, (ok, value) in zip(call.inputs, outcomes, strict=False):
+            yield Outcome(one, value) if ok else Outcome(one, error=value)
+        left = call.inputs[len(outcomes) :]
+        if left[1:]:
+            self._send(left[1:], self._calls.appendleft)
+        if left:
+            yield Outcome(left[0], error=error)
+
+
+def _loaded(part: bytes) -> tuple[bool, Any]:
+    ok, data = part[:1] == b"+", part[1:]
+    return ok, loads(data) if ok else decode(data)
+
+
+def _error_of(future: Future[Any]) -> BaseException | None:
+    return future._failure() if future.cancelled() else future.exception()
