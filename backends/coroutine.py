@@ -19,6 +19,7 @@ from typing import Any
 
 from unirun._context import TaskContext, running
 from unirun._errors import (
+    DeadlockError,
     ExecutorShutdown,
     InitializerFailed,
     NotKillable,
@@ -37,6 +38,7 @@ from unirun.backend import (
     WorkerSpec,
     context_of,
     describe,
+    not_callable,
     overtime,
     without_caller_frames,
 )
@@ -84,7 +86,7 @@ class CoroutineBackend(Backend):
         kwargs: dict[str, Any],
         options: CallOptions,
     ) -> CoroutineFuture:
-        if not inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "fn", fn))):
+        if callable(fn) and not inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "fn", fn))):
             raise UnsupportedByBackend(
                 self.name,
                 f"run {describe(fn)}, which is not a coroutine function",
@@ -116,6 +118,14 @@ class CoroutineBackend(Backend):
     def request_stop(self, future: Future[Any]) -> None:
         assert isinstance(future, CoroutineFuture)
         future._token.set()
+
+    def help_with(self, future: Future[Any]) -> bool:
+        if threading.current_thread() is self._thread:
+            raise DeadlockError(
+                "the event loop's own thread waits for a call that needs the event loop; "
+                "`await` the future instead"
+            )
+        return False
 
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._lock:
@@ -263,6 +273,8 @@ class CoroutineBackend(Backend):
         ends = [] if options.deadline is None else [options.deadline]
         if options.queue_timeout is not None:
             ends.append(time.monotonic() + options.queue_timeout)
+        if options.deadline is not None and time.monotonic() >= options.deadline:
+            _expire_waiting(future)
         future._timers = tuple(self._at(end, _expire_waiting, future) for end in ends)
 
     def _expire(self, future: CoroutineFuture) -> None:
@@ -285,9 +297,18 @@ def _name(future: CoroutineFuture) -> str:
     return future._options.name or (describe(call[0]) if call is not None else "the call")
 
 
-async def _body(context: TaskContext, fn: Any, args: Any, kwargs: Any) -> Any:
+async def _body(
+    context: TaskContext, fn: Any, args: Any, kwargs: Any
+) -> tuple[Any, BaseException | None]:
+    if not callable(fn):
+        return None, not_callable(fn)
     running.set(context)
-    return await fn(*args, **kwargs)
+    try:
+        return await fn(*args, **kwargs), None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as exc:  # noqa: BLE001  # else a SystemExit ends the loop, and all calls
+        return None, without_caller_frames(exc, 1)
 
 
 def _settle(future: CoroutineFuture, task: asyncio.Task[Any]) -> None:
@@ -297,10 +318,12 @@ def _settle(future: CoroutineFuture, task: asyncio.Task[Any]) -> None:
             future._killed(reason)
         else:
             future._fail(reason)
-    elif (error := task.exception()) is not None:
-        future._fail(without_caller_frames(error, 1))
+        return
+    value, error = task.result()
+    if error is not None:
+        future._fail(error)
     else:
-        future._succeed(task.result())
+        future._succeed(value)
 
 
 def _expire_waiting(future: CoroutineFuture) -> None:

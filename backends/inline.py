@@ -105,7 +105,9 @@ class InlineBackend(Backend):
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
         raise NotKillable(
-            self.name, "kill a call that runs in the caller's process", "use backend='process'"
+            self.name,
+            "kill a call that runs in the caller's process",
+            "use kind='isolated' or backend='process'",
         )
 
     def request_stop(self, future: Future[Any]) -> None:
@@ -162,7 +164,10 @@ class InlineBackend(Backend):
         assert self.spec.initializer is not None
         try:
             self.spec.initializer(*self.spec.initargs)
-        except Exception as exc:
+        except KeyboardInterrupt:  # Ctrl-C is for the caller, whose thread this is
+            self._initialized = False
+            raise
+        except BaseException as exc:  # user code; every caller is told
             self._broken = InitializerFailed(f"the initializer failed: {type(exc).__name__}: {exc}")
             raise self._broken from exc
 

@@ -370,6 +370,8 @@ class ThreadBackend(Backend):
             ends.append(time.monotonic() + options.queue_timeout)
         alarm = self._clock.call_at(min(ends), lambda: _expire(future))
         future._on_end = lambda _: alarm.cancel()
+        if options.deadline is not None and time.monotonic() >= options.deadline:
+            _expire(future)  # before a worker sees it
 
 
 def _expire(future: ThreadFuture) -> None:

@@ -154,9 +154,21 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
     if cells:
         names = obj.__code__.co_freevars
         yield from ((f".<closure {n}>", _cell(c)) for n, c in zip(names, cells, strict=False))
+    receiver = getattr(obj, "__self__", None)
+    if callable(obj) and receiver is not None:  # a bound method
+        yield ".__self__", receiver
     state = getattr(obj, "__dict__", None)
-    if isinstance(state, dict) and not isinstance(obj, type):
+    if isinstance(state, dict) and not isinstance(obj, type) and _pickles_its_dict(type(obj)):
         yield from ((f".{name}", value) for name, value in list(state.items())[:1000])
+
+
+def _pickles_its_dict(cls: Any) -> bool:
+    """Whether what pickle takes of such an object is its attributes."""
+    return (
+        cls.__reduce__ in (object.__reduce__, BaseException.__reduce__)
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__getstate__ is object.__getstate__
+    )
 
 
 def _cell(cell: Any) -> Any:

@@ -24,6 +24,7 @@ __all__ = ["decode", "encode"]
 
 _WHOLE, _PARTS, _GROUP, _STAND_IN = range(4)
 _MAX_FRAMES = 200  # of each end; a recursion error has a thousand
+_MAX_CHAIN = 100  # causes and contexts; a loop that retries in its `except` makes thousands
 
 
 # -- out ----------------------------------------------------------------------------------------
@@ -36,12 +37,14 @@ def encode(exc: BaseException, skip_frames: int = 0) -> bytes:
     return marshal.dumps(nodes)
 
 
-def _add(exc: BaseException, nodes: list[Any], seen: dict[int, int], skip: int = 0) -> int:
+def _add(
+    exc: BaseException, nodes: list[Any], seen: dict[int, int], skip: int = 0, depth: int = 0
+) -> int:
     if id(exc) in seen:
         return seen[id(exc)]
     index = seen[id(exc)] = len(nodes)
     nodes.append(None)
-    mode, content = _content(exc, nodes, seen)
+    mode, content = _content(exc, nodes, seen, depth)
     nodes[index] = (
         mode,
         content,
@@ -49,15 +52,23 @@ def _add(exc: BaseException, nodes: list[Any], seen: dict[int, int], skip: int =
         _text(exc),
         _frames(exc, skip),
         exc.__suppress_context__,
-        -1 if exc.__cause__ is None else _add(exc.__cause__, nodes, seen),
-        -1 if exc.__context__ is None else _add(exc.__context__, nodes, seen),
+        _follow(exc.__cause__, nodes, seen, depth),
+        _follow(exc.__context__, nodes, seen, depth),
     )
     return index
 
 
-def _content(exc: BaseException, nodes: list[Any], seen: dict[int, int]) -> tuple[int, Any]:
+def _follow(exc: BaseException | None, nodes: list[Any], seen: dict[int, int], depth: int) -> int:
+    if exc is None or depth >= _MAX_CHAIN:
+        return -1
+    return _add(exc, nodes, seen, depth=depth + 1)
+
+
+def _content(
+    exc: BaseException, nodes: list[Any], seen: dict[int, int], depth: int
+) -> tuple[int, Any]:
     if isinstance(exc, BaseExceptionGroup):
-        members = [_add(member, nodes, seen) for member in exc.exceptions]
+        members = [_add(member, nodes, seen, depth=depth + 1) for member in exc.exceptions]
         group = (_try(type(exc)), exc.message, members, _state(exc))
         if group[0] is not None:
             return _GROUP, group
@@ -136,11 +147,12 @@ class _Decoder:
         mode, content, type_name, text, frames, suppress, cause, context = self._nodes[index]
         exc = self._make(mode, content, type_name, text, frames)
         self._built[index] = exc
+        # Past the __setattr__ of its class: a frozen dataclass refuses every attribute.
         if cause >= 0:
-            exc.__cause__ = self.build(cause)
+            object.__setattr__(exc, "__cause__", self.build(cause))
         if context >= 0:
-            exc.__context__ = self.build(context)
-        exc.__suppress_context__ = suppress
+            object.__setattr__(exc, "__context__", self.build(context))
+        object.__setattr__(exc, "__suppress_context__", suppress)
         return exc.with_traceback(_traceback(frames))
 
     def _make(
@@ -283,4 +295,16 @@ def _frame(filename: str, line: int, name: str) -> types.FrameType:
     raise AssertionError("the stub always raises")
 
 
-_STUB = compile("1/0", "<remote>", "exec")
+def _stub() -> types.CodeType:
+    """Code that raises, and whose every instruction is on its first line, in no column.
+
+    A traceback takes line and columns from the instruction, not from `tb_lineno`.
+    """
+    code = compile("1/0", "<remote>", "exec")
+    units = len(code.co_code) // 2
+    sizes = [min(8, units - start) for start in range(0, units, 8)]
+    # "No columns": code 13 and the size, then the difference of the lines, which is 0.
+    return code.replace(co_linetable=b"".join(bytes((0xE8 | size - 1, 0)) for size in sizes))
+
+
+_STUB = _stub()

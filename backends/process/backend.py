@@ -26,7 +26,7 @@ from unirun.backend import (
 
 from . import launch, outcomes, wire, worker
 from .functions import FunctionTable
-from .peer import text_of
+from .peer import Peer, text_of
 from .pool import Pool
 from .state import PoolState
 
@@ -38,6 +38,7 @@ class ProcessFuture(Future[Any]):
     options: CallOptions
     name: str
     reason: BaseException | None = None  # why it is being killed; written by the loop
+    victim_of: Peer | None = None  # the worker that is being killed for it; likewise
     on_part: Callable[[bytes], None] | None = None
     _encoded: tuple[int, bytes | None, bytes] | None = None
     _queued_until: float | None = None
@@ -144,6 +145,9 @@ class ProcessBackend(Backend):
         future.on_part = on_part
         if options.queue_timeout is not None:
             future._queued_until = time.monotonic() + options.queue_timeout
+        if options.deadline is not None and time.monotonic() >= options.deadline:
+            future.expire_unsent()
+            return future
         try:
             future._encoded = self._functions.encode(fn, args, kwargs)
         except SerializationError as exc:
@@ -178,17 +182,18 @@ class ProcessBackend(Backend):
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._lock:
             self._closed = True
-            if not self._started:  # the loop also closes what the pool holds
-                self._pool.start()
-                self._started = True
+            used, self._started = self._started, True
+        if not used:  # it may have made shared objects; at exit its loop could not start any more
+            self._pool.close_unused()
+            return
         reason = TaskKilled("the call was killed: its executor was shut down")
         self._pool.post(self._pool.close, cancel_futures, kill, reason)
 
     def join(self, timeout: float | None = None) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
         thread = self._pool.thread
-        if thread is threading.current_thread():
-            return True
+        if thread.ident is None or thread is threading.current_thread():
+            return True  # it never ran a call; or a callback asks, which cannot wait for itself
         thread.join(timeout)
         if thread.is_alive():
             return False

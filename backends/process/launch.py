@@ -82,6 +82,10 @@ class Launcher(ABC):
     def news(self) -> list[News]:
         """What happened since; never blocks."""
 
+    def give_up(self) -> None:
+        """Nothing is heard of a worker any more: make sure that this comes to an end."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Release everything; every worker has ended, or ends now."""
@@ -167,6 +171,11 @@ class ZygoteLauncher(Launcher):
         else:
             self._workers.discard(worker)
             self._news.append(Exited(worker, None if value == -999 else value))
+
+    def give_up(self) -> None:
+        """A zygote that is stopped tells nothing; one that is dead is `Lost`."""
+        if self._control is not None:
+            os.kill(self._pid, signal.SIGKILL)
 
     def _lose(self) -> None:
         if self._control is not None:
@@ -273,6 +282,8 @@ def spawn_python(call: str, fds: list[int]) -> int:
     flags = list(_args_from_interpreter_flags())
     if not _has_import_hooks() and "-S" not in flags:
         flags.append("-S")
+    if "-P" not in flags:
+        flags.append("-P")  # sys.path comes from us; looking at a directory that is gone fails
     reader, writer = os.pipe()
     try:
         setup = 3 + len(fds)

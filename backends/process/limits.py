@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-__all__ = ["Doomed", "descendants"]
+__all__ = ["Doomed", "descendants", "is_alive"]
 
 
 class Doomed:
@@ -47,6 +47,21 @@ class Doomed:
         for pid, born in self._outside:
             if _born(pid) == born:  # else the number is somebody else's by now
                 _send(pid, number)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether that process runs; one that only waits to be reaped does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False  # somebody else's by now
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return not os.path.isdir("/proc/self")
 
 
 def descendants(pid: int) -> list[int]:

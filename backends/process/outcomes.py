@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from unirun._payload import loads
 from unirun._remote import decode
 
 from . import wire
+from .zygote import NEVER_MADE
 
 if TYPE_CHECKING:
     from .backend import ProcessFuture
@@ -32,10 +34,10 @@ def settle(future: ProcessFuture, code: int, data: bytes) -> None:
     error = decode(data)
     if code == wire.UNREADABLE:
         text = f"the worker could not unpickle the call of {future.name}"
-        error = _because(DeserializationError(f"{text}: {type(error).__name__}: {error}"), error)
+        error = _because(DeserializationError(f"{text}: {_text(error)}"), error)
     elif code == wire.UNSENDABLE and not isinstance(error, SerializationError):
         text = f"the result of {future.name} cannot be sent"
-        error = _because(SerializationError(f"{text}: {type(error).__name__}: {error}"), error)
+        error = _because(SerializationError(f"{text}: {_text(error)}"), error)
     future._fail(error)
 
 
@@ -43,7 +45,7 @@ def _settle_value(future: ProcessFuture, data: bytes) -> None:
     try:
         value = loads(data)
     except BaseException as exc:  # user code: SystemExit in a __setstate__ too  # noqa: BLE001
-        text = f"the result of {future.name} could not be unpickled: {type(exc).__name__}: {exc}"
+        text = f"the result of {future.name} could not be unpickled: {_text(exc)}"
         future._fail(_because(DeserializationError(text), exc))
         return
     future._succeed(value)
@@ -66,6 +68,12 @@ def settle_crashed(future: ProcessFuture, pid: int | None, status: int | None) -
     )
 
 
+def settle_unsent(future: ProcessFuture, why: BaseException) -> None:
+    """End a future whose call could not be written."""
+    text = f"the call of {future.name} cannot be sent: {_text(why)}"
+    future._fail(_because(SerializationError(text), why))
+
+
 def timeout_of(future: ProcessFuture) -> TaskTimeout:
     limit = future.options.timeout
     how = "past its deadline" if limit is None else f"longer than its {limit:g} s"
@@ -78,13 +86,18 @@ def queue_timeout_of(future: ProcessFuture) -> QueueTimeout:
 
 def initializer_failure(data: bytes) -> InitializerFailed:
     cause = decode(data)
-    text = f"the initializer failed in a worker: {type(cause).__name__}: {cause}"
+    text = f"the initializer failed in a worker: {_text(cause)}"
     error = InitializerFailed(text)
     error.__cause__ = cause
     return error
 
 
-def died_at_start(pid: int | None, status: int | None) -> InitializerFailed:
+def died_at_start(pid: int | None, status: int | None) -> InitializerFailed | None:
+    """None where it was never made, which has been noted."""
+    if status is not None and status <= NEVER_MADE:
+        return InitializerFailed(f"no worker can be started: {os.strerror(NEVER_MADE - status)}")
+    if pid is None:
+        return None
     how = f"with exit code {status}"
     if status is not None and status < 0:
         how = (
@@ -105,6 +118,14 @@ def no_workers(failure: BaseException | None) -> BaseException:
 def loop_crashed(crash: BaseException) -> BaseException:
     text = f"the pool stopped because of a bug in unirun ({type(crash).__name__}: {crash})"
     return _because(UnirunError(f"{text}; please report it"), crash)
+
+
+def _text(exc: BaseException) -> str:
+    """Type and message of an exception, whose `__str__` is the user's and may fail."""
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except BaseException:  # noqa: BLE001  # user code
+        return type(exc).__name__
 
 
 def _because(error: UnirunError, cause: BaseException | None) -> UnirunError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import selectors
 import sys
 import time
@@ -37,16 +38,22 @@ class Peer:
         self._reader = wire.FrameReader()
         self._out: deque[memoryview] = deque()
         self._known: set[int] = set()  # functions it has
-        self._path: list[str] | None = None  # the sys.path it has
+        self._path = list(sys.path)  # the sys.path it has; it is told right after this
+        self._deafness = select.poll()  # tells when nobody can read `tasks` any more
 
     def listen(self, on_readable: Callable[[], object]) -> None:
         os.set_blocking(self.tasks, False)
         os.set_blocking(self.results, False)
+        self._deafness.register(self.tasks, 0)
         self._selector.register(self.results, selectors.EVENT_READ, on_readable)
 
     def receive(self) -> list[wire.Message]:
         """As `FrameReader.receive`."""
         return self._reader.receive(self.results)
+
+    def is_deaf(self) -> bool:
+        """Whether what is written now would be lost for certain."""
+        return self.tasks < 0 or bool(self._deafness.poll(0))
 
     def send_call(self, function_id: int, function: bytes | None, rest: tuple[object, ...]) -> None:
         """A call, and before it whatever the worker lacks to run it."""
@@ -56,16 +63,16 @@ class Peer:
             self.write(wire.pack(wire.FORGET))
         if function_id in self._known:
             function = None
-        elif function_id:
+        frame = wire.pack(wire.CALL, rest[0], function_id, function, *rest[1:])
+        if function_id:
             self._known.add(function_id)
         self.calls += 1
-        self.write(wire.pack(wire.CALL, rest[0], function_id, function, *rest[1:]))
+        self.write(frame)
 
     def _update_path(self) -> None:
         if self._path != sys.path:
-            if self._path is not None:  # else it has just been started with ours
-                self.write(wire.pack(wire.PATH, text_of(sys.path)))
             self._path = list(sys.path)
+            self.write(wire.pack(wire.PATH, text_of(self._path)))
 
     def write(self, frame: bytes) -> None:
         if self.tasks < 0:
@@ -102,24 +109,15 @@ class Peer:
             if self._out:
                 self._selector.unregister(self.tasks)
                 self._out.clear()
-            os.close(self.tasks)
-            self.tasks = -1
+            fd, self.tasks = self.tasks, -1  # first, so that nobody closes it a second time
+            os.close(fd)
 
     def close_results(self) -> None:
         if self.results >= 0:
             if self.results in self._selector.get_map():
                 self._selector.unregister(self.results)
-            os.close(self.results)
-            self.results = -1
-
-    def exists(self) -> bool:
-        """Whether there is a process of that number."""
-        try:
-            if self.pid is not None:
-                os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return self.pid is not None
+            fd, self.results = self.results, -1
+            os.close(fd)
 
 
 def text_of(path: Iterable[object]) -> list[str]:

@@ -31,7 +31,8 @@ from unirun._errors import ExecutorShutdown, InitializerFailed
 from . import launch, outcomes, wire
 from .alarms import Alarms
 from .callbacks import CallbackThread
-from .limits import Doomed
+from .inbox import Inbox
+from .limits import Doomed, is_alive
 from .peer import Peer, make_pipe
 from .state import Finish, Kill, Order, PoolState, Send, Start, Stop, Worker
 
@@ -42,6 +43,8 @@ STOP_PATIENCE = 5.0
 """Seconds an idle worker may take to end when asked to, exit functions included."""
 EOF_PATIENCE = 0.5
 """Seconds a worker may live on after it closed its pipe."""
+NEWS_PATIENCE = 5.0
+"""Seconds to wait for a launcher to tell what must have happened."""
 
 
 class Pool:
@@ -72,19 +75,11 @@ class Pool:
         self._crash: BaseException | None = None  # a bug that ended the loop
         self.killed = self.crashed = self.finished_calls = 0
 
-        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        # Held while the bell is rung or taken down, so that nobody writes to a descriptor that has
-        # become somebody else's. Guards `ended`.
-        self._bell = threading.Lock()
-        self._asleep = False  # written by the loop; who posts reads it after appending
-        self.ended = False
+        self._inbox = Inbox()  # closed by the loop when it ends
         self._newborn: tuple[int, ...] = ()  # our ends of the pipes of a worker being made
-        self._wake, self._waker = os.pipe()  # closed by the loop when it ends
-        self._lifeline, self._lifeline_held = os.pipe()  # likewise
-        for fd in (self._wake, self._waker):
-            os.set_blocking(fd, False)
+        self._lifeline, self._lifeline_held = make_pipe([])  # closed by the loop when it ends
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake, selectors.EVENT_READ, self._drain_wake)
+        self._selector.register(self._inbox.fd, selectors.EVENT_READ, self._inbox.quiet)
         launcher.attach(
             lambda fd: self._selector.register(fd, selectors.EVENT_READ, self._news),
             self._selector.unregister,
@@ -98,23 +93,19 @@ class Pool:
     def start(self) -> None:
         self.thread.start()
 
+    def close_unused(self) -> None:
+        """Close what a pool holds that was never started; it will not be started any more."""
+        self._clean_up()
+
     def post(self, do: Callable[..., None], *args: Any) -> None:
         """Have the loop thread call `do(*args)`."""
-        self._inbox.append((do, args))
-        if self.ended:
+        if not self._inbox.put(do, args):
             self._refuse_leftovers()
-        elif self._asleep:
-            self._ring()
 
-    def _ring(self) -> None:
-        with self._bell:
-            if self.ended:
-                self._refuse_leftovers()
-                return
-            try:
-                os.write(self._waker, b"\0")
-            except BlockingIOError:
-                return  # full: it is awake
+    @property
+    def ended(self) -> bool:
+        """Nothing is done any more."""
+        return self._inbox.closed
 
     def snapshot(self) -> dict[str, Any]:
         workers = list(self._workers.values())
@@ -152,26 +143,30 @@ class Pool:
         holder = self._state.holder(future.number)
         if holder is not None and future.reason is None:
             future.reason = reason
-            self._workers[holder].grace = grace
+            future.victim_of = self._workers[holder]
+            future.victim_of.grace = grace
+        elif future.victim_of is not None:
+            self._hasten(future.victim_of, grace)
         self._do(self._state.kill(future.number))
 
     def kill_all(self, grace: float | None, reason: BaseException) -> None:
+        self._condemn_all(grace, reason)
+        self._do(self._state.kill_all())
+
+    def close(self, cancel: bool, kill: bool, reason: BaseException) -> None:
+        if kill:
+            self._condemn_all(None, reason)
+        self._do(self._state.close(cancel=cancel, kill=kill))
+
+    def _condemn_all(self, grace: float | None, reason: BaseException) -> None:
         for worker in self._workers.values():
-            if worker.grace is None:
+            if worker.doomed is not None:
+                self._hasten(worker, grace)
+            elif worker.grace is None:
                 worker.grace = grace
         for future in list(self._calls.values()):
             if future.running() and future.reason is None:
                 future.reason = reason
-        self._do(self._state.kill_all())
-        if grace == 0:
-            for worker in self._workers.values():
-                if worker.doomed is not None:
-                    worker.doomed.kill()  # its grace is over
-
-    def close(self, cancel: bool, kill: bool, reason: BaseException) -> None:
-        if kill:
-            self.kill_all(None, reason)
-        self._do(self._state.close(cancel=cancel, kill=kill))
 
     def resize(self, size: int) -> None:
         self._do(self._state.resize(size))
@@ -183,11 +178,11 @@ class Pool:
     # -- orders ---------------------------------------------------------------------------------
 
     def _do(self, orders: list[Order]) -> None:
-        finished = []
-        for order in orders:  # workers first: a result that takes long to read delays no call
-            match order:
+        todo, finished = deque(orders), []
+        while todo:  # workers first: a result that takes long to read delays no call
+            match order := todo.popleft():
                 case Send(worker, call):
-                    self._send(self._workers[worker], self._calls[call])
+                    todo += self._send(self._workers[worker], self._calls[call])
                 case Start(worker):
                     self._start_worker(worker)
                 case Stop(worker):
@@ -207,27 +202,34 @@ class Pool:
             self._newborn = (ours_tasks, ours_results)
             self._launcher.start(number, (tasks, results, self._lifeline))
         except Exception as exc:  # out of descriptors, of processes, of memory  # noqa: BLE001
+            self._newborn = ()
             for fd in fds:
                 os.close(fd)
             self._failure = exc
             self._workers[number] = Peer(number, -1, -1, self._selector)
             self.post(self._exited, self._workers[number], None)
             return
-        finally:
-            self._newborn = ()
+        worker = self._workers[number] = Peer(number, ours_tasks, ours_results, self._selector)
+        self._newborn = ()
         os.close(tasks)
         os.close(results)
-        worker = self._workers[number] = Peer(number, ours_tasks, ours_results, self._selector)
         worker.listen(lambda: self._read(worker))
         worker.write(self._setup())
         self.post(self._news)  # what the launcher knows already
 
-    def _send(self, worker: Peer, future: ProcessFuture) -> None:
+    def _send(self, worker: Peer, future: ProcessFuture) -> list[Order]:
+        """Give a call to a worker; returns what is to be done if that cannot be."""
+        if worker.is_deaf():  # it is dead, though we have not been told: the call has not begun
+            return self._state.worker_deaf(worker.number, future.options.priority)
         if not future._begin():  # cancelled a moment ago: the worker is free again
-            self._do(self._state.worker_answered(worker.number))
-            return
-        worker.send_call(*future.message())
+            return self._state.worker_answered(worker.number)
+        try:
+            worker.send_call(*future.message())
+        except (MemoryError, ValueError) as exc:  # larger than memory, or than marshal can write
+            outcomes.settle_unsent(future, exc)
+            return self._state.worker_answered(worker.number)
         self._limit_running(future)
+        return []
 
     def _stop(self, worker: Peer) -> None:
         """End of its task pipe: it leaves when it has read everything."""
@@ -240,14 +242,29 @@ class Pool:
     def _kill_worker(self, worker: Peer) -> None:
         if worker.grace is None:
             worker.grace = self._grace
-        if worker.pid is None or worker.doomed is not None:
-            return  # not known yet: killed as soon as it is
+        if worker.pid is None:  # not known yet: killed as soon as it is
+            self._alarms.after(NEWS_PATIENCE, self._insist, worker)
+            return
+        if worker.doomed is not None:
+            return
         worker.doomed = Doomed(worker.pid)
         if worker.grace > 0:
             worker.doomed.terminate()
             self._alarms.after(worker.grace, self._kill_hard, worker)
         else:
             worker.doomed.kill()
+
+    def _hasten(self, worker: Peer, grace: float | None) -> None:
+        """It was told to die before, and gets no more time than `grace` from now on."""
+        grace = self._grace if grace is None else grace
+        if worker.grace is not None and grace < worker.grace:
+            worker.grace = grace
+            self._alarms.after(grace, self._kill_hard, worker)
+
+    def _insist(self, worker: Peer) -> None:
+        """It is to die, and whoever should have told us its pid does not answer."""
+        if worker.pid is None and worker.number in self._workers:
+            self._launcher.give_up()
 
     def _kill_hard(self, worker: Peer) -> None:
         if worker.number in self._workers and worker.doomed is not None:
@@ -258,7 +275,7 @@ class Pool:
         self.finished_calls += 1
         answer = self._answers.pop(order.call, None)
         if order.how == "answered":
-            if answer is not None:  # None: it was cancelled just before it was sent
+            if answer is not None:  # None: it was not sent after all
                 outcomes.settle(future, *answer)
         elif order.how == "killed":
             self.killed += 1
@@ -323,6 +340,8 @@ class Pool:
             worker.idle_since = time.monotonic()
             last = self._max_calls is not None and worker.calls >= self._max_calls
             self._do(self._state.worker_answered(worker.number, last=last))
+        else:
+            self._kill_hard(worker)  # told to die, and its body is over: no need to be patient
 
     def _pipe_ended(self, worker: Peer) -> None:
         """It closed its end: it is dying, or a task closed what was not its own."""
@@ -334,17 +353,21 @@ class Pool:
 
     def _force(self, worker: Peer) -> None:
         """Without its pipe it is of no use: make sure it is dead."""
-        if self._workers.get(worker.number) is worker and worker.pid is not None:
+        self._news()  # where no descriptor tells of its end, this does
+        if self._workers.get(worker.number) is not worker:
+            return
+        if worker.pid is not None:
             Doomed(worker.pid).kill()
-            if worker.orphan:
-                self._gone_unseen(worker)
+        self._alarms.after(0 if worker.orphan else NEWS_PATIENCE, self._gone_unseen, worker)
 
     def _gone_unseen(self, worker: Peer) -> None:
-        """An orphan ended its pipe; nobody will report it, so look for ourselves."""
-        if worker.pid is not None and worker.exists():
+        """Nobody reports its end, as its zygote has died or is stopped: look for ourselves."""
+        if self._workers.get(worker.number) is not worker:
+            return
+        if worker.pid is not None and is_alive(worker.pid):
             Doomed(worker.pid).kill()
             self._alarms.after(0.01, self._gone_unseen, worker)
-        elif worker.number in self._workers:
+        else:
             self._exited(worker, None)
 
     def _exited(self, worker: Peer, status: int | None) -> None:
@@ -357,8 +380,8 @@ class Pool:
         if self._workers.get(worker.number) is not worker:
             return
         self._exit_status = status
-        if self._state.is_starting(worker.number) and worker.pid is not None:
-            self._failure = outcomes.died_at_start(worker.pid, status)
+        if self._state.is_starting(worker.number) and not self._state.broken:
+            self._failure = outcomes.died_at_start(worker.pid, status) or self._failure
         self._do(self._state.worker_gone(worker.number))
         self._drop(worker)
 
@@ -433,37 +456,24 @@ class Pool:
             self._clean_up()
 
     def _turn(self) -> None:
-        self._asleep = True
-        timeout = self._time_to_sleep()  # after _asleep: who posts now rings, or is seen here
-        for key, _ in self._selector.select(timeout):
+        self._inbox.asleep = True
+        timeout = 0 if self._inbox else self._alarms.delay()
+        ready = self._selector.select(timeout)
+        self._inbox.asleep = False
+        self._inbox.work()  # first: what was submitted before a worker answered may outrank others
+        for key, _ in ready:
             if self._selector.get_map().get(key.fd) is key:  # not closed by an earlier one
                 key.data()
-        self._asleep = False
-        while self._inbox:
-            do, args = self._inbox.popleft()
-            do(*args)
         self._alarms.ring()
-
-    def _time_to_sleep(self) -> float | None:
-        if self._inbox:
-            return 0
-        return self._alarms.delay()
-
-    def _drain_wake(self) -> None:
-        try:
-            os.read(self._wake, 4096)
-        except BlockingIOError:
-            return
 
     def _clean_up(self) -> None:
         for worker in list(self._workers.values()):
             self._drop(worker)
         self._launcher.close()
         self._selector.close()
-        with self._bell:
-            self.ended = True
-            for fd in (self._wake, self._waker, self._lifeline, self._lifeline_held):
-                os.close(fd)
+        for fd in (self._lifeline, self._lifeline_held):
+            os.close(fd)
+        self._inbox.close()
         for future in list(self._calls.values()):
             future._begin()
             future._fail(self.refusal())
@@ -475,23 +485,21 @@ class Pool:
 
     def _refuse_leftovers(self) -> None:
         """The loop has ended: nothing will be run any more."""
-        while self._inbox:
-            try:
-                do, args = self._inbox.popleft()
-            except IndexError:
-                return  # another thread was quicker
+        for do, args in self._inbox.leftovers():
             if do == self.submit and args[0]._begin():
                 args[0]._fail(self.refusal())
 
     def close_in_forked_child(self) -> None:
         """The child of a fork must hold no end of our pipes: their ends mean something."""
-        self.ended = True
         self._selector.close()
-        fds = [self._wake, self._waker, self._lifeline_held, *self._newborn, *self._launcher.fds()]
+        fds = [*self._inbox.abandon(), self._lifeline_held, *self._newborn, *self._launcher.fds()]
         for worker in self._workers.values():
             fds += [fd for fd in (worker.tasks, worker.results) if fd >= 0]
         for fd in fds:
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # the loop was about to note that it has closed it
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -139,11 +139,7 @@ class PoolState:
     def submit(self, call: Call, priority: int = 0) -> list[Order]:
         if self.closed or self.broken:
             return [Finish(call, "refused")]
-        if priority not in self._waiting:
-            self._waiting[priority] = OrderedDict()
-            insort(self._priorities, -priority)
-        self._waiting[priority][call] = None
-        self._priority_of[call] = priority
+        self._enqueue(call, priority)
         return self._advance()
 
     def cancel(self, call: Call) -> list[Order]:
@@ -184,6 +180,14 @@ class PoolState:
         else:
             self._idle.append(worker)
         return orders + self._advance()
+
+    def worker_deaf(self, worker: Worker, priority: int = 0) -> list[Order]:
+        """The worker cannot be reached: the call it was to get waits on, before its equals."""
+        if worker not in self._busy:
+            return []
+        self._enqueue(self._release(worker), priority, first=True)
+        self._stopping.add(worker)
+        return [Stop(worker), *self._advance()]
 
     def worker_gone(self, worker: Worker) -> list[Order]:
         orders: list[Order] = []
@@ -247,6 +251,15 @@ class PoolState:
 
     # -- the pieces -------------------------------------------------------------------------------
 
+    def _enqueue(self, call: Call, priority: int, *, first: bool = False) -> None:
+        if priority not in self._waiting:
+            self._waiting[priority] = OrderedDict()
+            insort(self._priorities, -priority)
+        self._waiting[priority][call] = None
+        if first:
+            self._waiting[priority].move_to_end(call, last=False)
+        self._priority_of[call] = priority
+
     def _forget(self, call: Call) -> bool:
         priority = self._priority_of.pop(call, None)
         if priority is None:
@@ -298,6 +311,7 @@ class PoolState:
             orders.append(Send(worker, call))
         if self._failed_starts >= MAX_FAILED_STARTS and not self._strength:
             self.broken = True  # rule 7
+        if self.broken:
             orders += self._drop_waiting("refused")
         while (
             self.waiting > len(self._starting)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 FDS = 3  # tasks, results, lifeline
 
+NEVER_MADE = -1000
+"""At and below this, a status says that a worker was not made: minus that, the errno."""
+
 
 def main(fd: int, preload: list[str]) -> None:
     """Serve the socket `fd` until it ends; never returns."""
@@ -86,9 +89,8 @@ class Zygote:
         try:
             pid = os.fork()
         except OSError as exc:
-            self._tell(
-                b"X" + data[1:9] + (-1000 - (exc.errno or 0)).to_bytes(8, "little", signed=True)
-            )
+            status = NEVER_MADE - (exc.errno or 0)
+            self._tell(b"X" + data[1:9] + status.to_bytes(8, "little", signed=True))
             pid = -1
         if pid == 0:
             self._become_worker(fds)
