@@ -21,14 +21,13 @@ from typing import Any, Self
 
 from unirun import _config, _context, _registry
 from unirun._choice import Chooser, Explanation
-from unirun._clock import Clock
 from unirun._ending import on_exit
 from unirun._errors import ConfigError, ExecutorShutdown
 from unirun._future import Future
 from unirun._machine import cpu_count
-from unirun._map import Chunker, MapResult
+from unirun._map import Chunker, MapResult, OpenMaps
 from unirun._progress import make_progress
-from unirun._retry import Retry, RetryingFuture
+from unirun._retry import RetriedCalls, Retry
 from unirun._settings import unknown, worker_count
 from unirun._submitter import MapWish, Submitter
 from unirun.backend import Backend, CallOptions, Stats, WorkerSpec
@@ -129,11 +128,11 @@ class Executor(Submitter, concurrent.futures.Executor):
         self._backends: dict[str, Backend] = {}
         self._closed = False
         self._plans: dict[tuple[Any, ...], Plan] = {}  # replaced or added to, never mutated within
-        self._maps: weakref.WeakSet[MapResult] = weakref.WeakSet()
-        self._clock = Clock(f"{self._name}-retries")
+        self._maps = OpenMaps()
+        self._retried = RetriedCalls(f"{self._name}-retries")
         self._tokens: list[Any] = []
         # A dropped executor ends its backends; they finish what they have.
-        self._finalizer = weakref.finalize(self, _close_dropped, self._backends, self._clock)
+        self._finalizer = weakref.finalize(self, _close_dropped, self._backends, self._retried)
         self._finalizer.atexit = False
         on_exit(self)
 
@@ -230,7 +229,7 @@ class Executor(Submitter, concurrent.futures.Executor):
             return plan.backend.submit(fn, args, kwargs, replace(options, attempt=number))
 
         assert plan.retry is not None
-        return RetryingFuture(attempt, plan.retry, self._clock, options.deadline)
+        return self._retried.submit(attempt, plan.retry, options.deadline)
 
     def _map(
         self,
@@ -302,14 +301,16 @@ class Executor(Submitter, concurrent.futures.Executor):
         Raises:
             TimeoutError: `timeout` passed and `kill` was not set; calls go on.
         """
-        self._finish_maps(wait and not (cancel_futures or kill))
+        if not (cancel_futures or kill):
+            self._maps.complete(endless=wait)
         with self._lock:
             self._closed = True
             backends = list(self._backends.values())
         at_once = kill and timeout is None
-        for backend in backends:
-            backend.shutdown(cancel_futures=cancel_futures or at_once, kill=at_once)
-        self._clock.close()
+        if cancel_futures or at_once:
+            self._retried.stop()
+            _close(backends, cancel_futures=True, kill=at_once)
+        self._retried.then(lambda: _close(backends))
         if wait:
             try:
                 self._wait_for(backends, timeout, kill)
@@ -319,19 +320,17 @@ class Executor(Submitter, concurrent.futures.Executor):
                 raise
 
     def _wait_for(self, backends: list[Backend], timeout: float | None, kill: bool) -> None:
-        if _join(backends, timeout):
-            return
+        until = None if timeout is None else time.monotonic() + timeout
+        if self._retried.wait(timeout):
+            _close(backends)  # who waited may be here before `then` has done it
+            if _join(backends, until):
+                return
         if not kill:
             running = [name for backend in backends for name in backend.running_calls()]
             raise TimeoutError(f"calls still run after {timeout:g} s: {', '.join(running)}")
-        for backend in backends:
-            backend.shutdown(cancel_futures=True, kill=True)
+        self._retried.stop()
+        _close(backends, cancel_futures=True, kill=True)
         _join(backends, None)
-
-    def _finish_maps(self, complete: bool) -> None:
-        for each in list(self._maps):
-            if complete:
-                each.drain()
 
     def terminate_workers(self) -> None:
         """End all worker processes politely (SIGTERM, grace, SIGKILL); the executor goes on.
@@ -471,18 +470,20 @@ def _chunks_pay(backend: Backend, chunksize: int | str) -> bool:
     return chunksize != "auto" or "isolation" in backend.capabilities
 
 
-def _join(backends: list[Backend], timeout: float | None) -> bool:
-    until = None if timeout is None else time.monotonic() + timeout
+def _close(backends: Iterable[Backend], **how: bool) -> None:
+    for backend in backends:
+        backend.shutdown(**how)
+
+
+def _join(backends: list[Backend], until: float | None) -> bool:
     for backend in backends:
         if not backend.join(None if until is None else max(0.0, until - time.monotonic())):
             return False
     return True
 
 
-def _close_dropped(backends: dict[str, Backend], clock: Clock) -> None:
-    clock.close()
-    for backend in backends.values():
-        backend.shutdown()
+def _close_dropped(backends: dict[str, Backend], retried: RetriedCalls) -> None:
+    retried.then(lambda: _close(backends.values()))
 
 
 def _forget_in_forked_child() -> None:

@@ -76,14 +76,18 @@ class Future(_StandardFuture[T]):
     def __init__(self) -> None:  # the base class would allocate a Condition
         pass
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        """What `concurrent.futures.wait` and friends lock; made for them on demand."""
-        with _lock:
-            if self._cond is None:
-                self._waiters = []
-                self._cond = threading.Condition()
-            return self._cond
+    if TYPE_CHECKING:
+        _condition: threading.Condition  # a plain attribute for who types `as_completed`
+    else:
+
+        @property
+        def _condition(self) -> threading.Condition:
+            """What `concurrent.futures.wait` and friends lock; made for them on demand."""
+            with _lock:
+                if self._cond is None:
+                    self._waiters = []
+                    self._cond = threading.Condition()
+                return self._cond
 
     # -- asking ----------------------------------------------------------------------------
 
@@ -190,7 +194,7 @@ class Future(_StandardFuture[T]):
         Raises:
             NotKillable: the call runs in a thread.
         """
-        if not self.cancel() and self._state == RUNNING:
+        if not self.cancel() and self.running():
             self._request_kill(grace)
             self._wait_ended(None)
         return self.cancelled()

@@ -77,7 +77,8 @@ def _ratio(quota: str, period: str) -> float | None:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        # Names of cgroups are bytes like other file names.
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().strip()
     except OSError:
         return ""

@@ -4,8 +4,9 @@
 
 1. Never more than the window is submitted and not yet handed out, so inputs may be endless and
    memory stays flat.  The window is filled at once and refilled whenever an item is taken.
-2. As with `concurrent.futures`, a map that nobody ever iterates over runs to its end; one that is
-   dropped half-way cancels what has not begun.
+2. As with `concurrent.futures`, a map that nobody ever iterates over runs to its end, though its
+   result was dropped: at the latest when the executor is shut down.  One that is dropped half-way
+   cancels what has not begun.
 3. A chunk is one call with several items.  If its worker dies, the items before have their
    outcomes, the one it was at has the crash, and those after it are run again: each item runs once.
 """
@@ -16,7 +17,9 @@ import itertools
 import math
 import operator
 import queue
+import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,7 +32,7 @@ from unirun._payload import loads
 if TYPE_CHECKING:
     from unirun._progress import Progress
 
-__all__ = ["Chunker", "MapResult"]
+__all__ = ["Chunker", "MapResult", "OpenMaps"]
 
 TARGET_SECONDS = 0.005
 """How long a chunk of automatic size should take: many times what sending it costs."""
@@ -118,6 +121,10 @@ class MapResult(Iterator[Any]):
         self._sent: deque[_Chunk] = deque()
         self._finished: queue.SimpleQueue[_Chunk] | None = None if ordered else queue.SimpleQueue()
         self._ready: deque[tuple[bool, Any]] = deque()
+        self._unread: set[MapResult] = set()  # keeps us until somebody begins to read
+        # Held while inputs are drawn and sent, so that their order is that of the results,
+        # though one thread reads and another shuts down. The inputs' own code runs under it.
+        self._drawing = threading.RLock()
         if progress is not None:
             progress.start(self._total)
         self._fill()
@@ -127,8 +134,13 @@ class MapResult(Iterator[Any]):
     def __iter__(self) -> MapResult:
         return self
 
+    def __length_hint__(self) -> int:
+        """How many results are still to come, where that is known: the input of another map."""
+        return NotImplemented if self._total is None else max(0, self._total - self._done)
+
     def __next__(self) -> Any:
         self._iterated = True
+        self._unread.discard(self)
         while True:
             ok, value = self._next_outcome()
             if ok or self._errors == "return":
@@ -143,6 +155,7 @@ class MapResult(Iterator[Any]):
     def close(self) -> None:
         """Cancel what has not begun, and end the iteration."""
         self._closed = self._exhausted = True
+        self._unread.discard(self)
         while self._sent:
             self._sent.pop().future.cancel()
         self._ready.clear()
@@ -152,9 +165,13 @@ class MapResult(Iterator[Any]):
         if self._iterated and not self._closed:
             self.close()
 
-    def drain(self) -> None:
-        """Rule 2: submit everything that is left, whatever the window; before a shutdown."""
-        if self._closed or (self._iterated and self._total is None):
+    def drain(self, endless: bool) -> None:
+        """Rule 2: submit everything that is left, whatever the window; before a shutdown.
+
+        Inputs that do not tell their length may never end: nothing is drawn from them if somebody
+        reads, and only with `endless` if nobody does.
+        """
+        if self._closed or (self._total is None and (self._iterated or not endless)):
             return
         self._window = self._calls = 1 << 62
         self._fill()
@@ -184,6 +201,10 @@ class MapResult(Iterator[Any]):
 
     def _fill(self) -> None:
         """Rule 1."""
+        with self._drawing:
+            self._draw()
+
+    def _draw(self) -> None:
         while (
             not self._exhausted and self._in_flight < self._window and len(self._sent) < self._calls
         ):
@@ -263,6 +284,26 @@ class MapResult(Iterator[Any]):
         return [(False, error)] if left else []
 
 
+class OpenMaps:
+    """The maps of one executor that may have inputs left."""
+
+    def __init__(self) -> None:
+        self._all: weakref.WeakSet[MapResult] = weakref.WeakSet()
+        self._unread: set[MapResult] = set()
+
+    def add(self, result: MapResult) -> None:
+        self._all.add(result)
+        if not result._exhausted:
+            result._unread = self._unread
+            self._unread.add(result)
+
+    def complete(self, *, endless: bool) -> None:
+        """Rule 2, for all of them."""
+        for result in list(self._all):
+            result.drain(endless)
+        self._unread.clear()
+
+
 def _load(ok: bool, value: Any) -> Any:
     if not isinstance(value, memoryview):
         return value
@@ -281,13 +322,17 @@ def _error_of(future: Future[Any]) -> BaseException | None:
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
     """How many items there will be; None where no input tells."""
-    lengths = [len(each) for each in iterables if hasattr(each, "__len__")]  # type: ignore[arg-type]
-    return min(lengths, default=None) if lengths else None
+    # A hint will do, such as an iterator over a list gives: no result depends on it.
+    hints = [operator.length_hint(each, -1) for each in iterables]
+    return min((hint for hint in hints if hint >= 0), default=None)
 
 
 def check_size(name: str, value: Any) -> int:
     """A whole number of 1 or more, with the standard library's errors."""
-    size = operator.index(value)
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
     if size < 1:
         raise ValueError(f"{name} must be >= 1.")
     return size

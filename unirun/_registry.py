@@ -57,19 +57,25 @@ def available(name: str) -> str | None:
 def _import(name: str, target: str) -> type[Backend]:
     module, _, attribute = target.partition(":")
     try:
-        found: Any = getattr(import_module(module), attribute)
+        home = import_module(module)
     except ModuleNotFoundError as exc:
-        raise _explain(name, module, exc) from exc
-    except AttributeError as exc:
-        raise UnknownBackend(
-            f"{module!r} has no class {attribute!r}; named as backend {name!r}"
+        if (error := _explain(name, module, exc)) is None:
+            raise
+        raise error from exc
+    except Exception as exc:  # whatever a module may do while it is imported
+        raise BackendUnavailable(
+            f"the {name!r} backend cannot be imported ({type(exc).__name__}: {exc}); "
+            "mend or install again what it comes from"
         ) from exc
+    found: Any = getattr(home, attribute, None)
+    if found is None:
+        raise UnknownBackend(f"{module!r} has no class {attribute!r}; named as backend {name!r}")
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise UnknownBackend(f"{target!r} is not a subclass of unirun.backend.Backend")
     return found
 
 
-def _explain(name: str, module: str, exc: ModuleNotFoundError) -> Exception:
+def _explain(name: str, module: str, exc: ModuleNotFoundError) -> UnirunError | None:
     missing = exc.name or ""
     if missing == "unirun.backends":
         return BackendUnavailable(
@@ -77,12 +83,12 @@ def _explain(name: str, module: str, exc: ModuleNotFoundError) -> Exception:
             "run: pip install -e ."
         )
     if missing.split(".")[0] == "unirun":
-        return exc  # a bug of ours, not a missing extra
+        return None  # a bug of ours, not a missing extra
     if module == missing or module.startswith(f"{missing}."):
         return UnknownBackend(f"there is no module {missing!r}; named as backend {name!r}")
-    return BackendUnavailable(
-        f"the {name!r} backend needs {missing!r}; run: pip install 'unirun-executor[{name}]'"
-    )
+    ours = f"run: pip install 'unirun-executor[{name}]'"
+    remedy = ours if name in BUILTIN else "install it"
+    return BackendUnavailable(f"the {name!r} backend needs {missing!r}; {remedy}")
 
 
 def _suggest(name: str) -> str:

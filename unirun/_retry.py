@@ -11,12 +11,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from dataclasses import dataclass
 from typing import Any, cast
 
 from unirun._clock import Clock
 from unirun._errors import (
     ExecutorShutdown,
+    NotKillable,
     SerializationError,
     TaskCancelled,
     TaskKilled,
@@ -26,7 +28,7 @@ from unirun._errors import (
 from unirun._future import Future
 from unirun.backend import Backend
 
-__all__ = ["Retry", "RetryingFuture"]
+__all__ = ["RetriedCalls", "Retry", "RetryingFuture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +92,32 @@ class RetryingFuture(Future[Any]):
         self._failures = self._crashes = 0
         self._stopped = False
         self._backend = cast("Backend", _Relay(self))  # keeps the part futures use
-        self._try()
 
     @property
     def _attempts(self) -> int:
         return self._failures + self._crashes
 
+    def start(self) -> None:
+        """Begin the first attempt; raises what `submit` raises."""
+        self._try()
+
+    def stop(self) -> None:
+        """No attempt after this one; between two, the call ends as cancelled."""
+        with self._lock:
+            self._stopped = True
+            between = self._is_between()
+        if between:
+            self._killed(TaskKilled("the call was cancelled between two attempts"))
+
+    def _is_between(self) -> bool:
+        """Called with the lock held."""
+        return self._attempt is not None and self._attempt.done() and not self.done()
+
     def _try(self) -> None:
         with self._lock:
             if self._stopped:
                 return
+            self._attempt = None  # neither running nor between two: being made
         try:
             attempt = self._submit(self._attempts + 1)
         except BaseException as exc:  # the executor was shut down meanwhile
@@ -109,11 +127,14 @@ class RetryingFuture(Future[Any]):
             return
         with self._lock:
             self._attempt = attempt
+            unwanted = self._stopped
+        if unwanted and not attempt.cancel():
+            attempt._stop_for_good()
         attempt.add_done_callback(self._ended)
 
     def _ended(self, attempt: Future[Any]) -> None:
         if attempt.cancelled():
-            self._killed(attempt._exception) if attempt._exception else super().cancel()
+            self._end(CANCELLED_AND_NOTIFIED, None, attempt._exception)
             return
         self._begin()
         error = attempt.exception()
@@ -145,18 +166,15 @@ class RetryingFuture(Future[Any]):
 
     def running(self) -> bool:
         attempt = self._attempt
-        return not self.done() and attempt is not None and (attempt.running() or self._attempts > 0)
+        begun = self._attempts > 0 or (attempt is not None and attempt.running())
+        return begun and not self.done()
 
     def cancel(self) -> bool:
         with self._lock:
-            attempt = self._attempt
-            between = attempt is None or (attempt.done() and not self.done())
-            if between:
-                self._stopped = True
-        if between:
-            self._begin()
-            self._killed(TaskKilled("the call was cancelled between two attempts"))
-        elif attempt is not None:
+            attempt, between = self._attempt, self._is_between()
+        if between or attempt is None:
+            self.stop()
+        else:
             attempt.cancel()
         return self.cancelled()
 
@@ -171,10 +189,15 @@ class _Relay:
         with self._future._lock:
             self._future._stopped = True
             attempt = self._future._attempt
-        if attempt is not None and not attempt.done():
-            attempt._request_kill(grace)
-        else:
+        if attempt is None or attempt.done():
             self._future._killed(TaskKilled("the call was killed between two attempts"))
+            return
+        try:
+            attempt._request_kill(grace)
+        except NotKillable:  # so the call goes on, with all the attempts it has
+            with self._future._lock:
+                self._future._stopped = False
+            raise
 
     def withdraw(self, future: Future[Any]) -> None:
         return
@@ -186,3 +209,64 @@ class _Relay:
         attempt = self._future._attempt
         backend: Backend | None = None if attempt is None else attempt._backend
         return attempt is not None and backend is not None and backend.help_with(attempt)
+
+
+class RetriedCalls:
+    """The retried calls of one executor that are still open; it ends its backends after them."""
+
+    def __init__(self, name: str) -> None:
+        self._clock = Clock(name)  # ours to close: when the last call has ended after `then`
+        # Guards _open and _then. Reentrant: a collected executor calls `then` from anywhere.
+        self._lock = threading.RLock()
+        self._open: set[RetryingFuture] = set()
+        self._then: list[Callable[[], None]] = []
+
+    def submit(
+        self, attempt: Callable[[int], Future[Any]], retry: Retry, deadline: float | None
+    ) -> RetryingFuture:
+        future = RetryingFuture(attempt, retry, self._clock, deadline)
+        future._on_end = self._ended
+        with self._lock:
+            self._open.add(future)
+        try:
+            future.start()
+        except BaseException:
+            self._ended(future)
+            raise
+        return future
+
+    def stop(self) -> None:
+        """No further attempts."""
+        with self._lock:
+            futures = list(self._open)
+        for future in futures:
+            future.stop()
+
+    def then(self, do: Callable[[], None]) -> None:
+        """Call `do()` once no call is open: now, or in the thread that ends the last."""
+        with self._lock:
+            if self._open:
+                self._then.append(do)
+                return
+        self._clock.close()
+        do()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until no call is open; False if `timeout` passed first."""
+        until = None if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            futures = list(self._open)
+        return all(
+            future._wait_ended(None if until is None else max(0.0, until - time.monotonic()))
+            for future in futures
+        )
+
+    def _ended(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._open.discard(cast("RetryingFuture", future))
+            if self._open or not self._then:
+                return
+            then, self._then = self._then, []
+        self._clock.close()
+        for do in then:
+            do()

@@ -180,6 +180,7 @@ class FileSettings(NamedTuple):
 
     base: Section
     profiles: Mapping[str, Section]
+    path: str
 
 
 # path -> ((mtime_ns, size), what is in it). Only ever replaced entry by entry, so that it needs
@@ -287,6 +288,7 @@ class _TomlFile:
                 name: self._section(profile, (*prefix, "profile", name))
                 for name, profile in profiles.items()
             },
+            self._path,
         )
 
     def _tables(self, raw: dict[str, Any], prefix: tuple[str, ...], name: str) -> Tables:

@@ -48,12 +48,14 @@ class Task(Generic[P, R]):
         """Run on the current executor; as `Executor.submit`."""
         from unirun._executor import current_executor  # engines are imported at first use
 
+        _check_bound(self)
         return current_executor().submit(self, *args, **kwargs)
 
     def map(self, *iterables: Any, **options: Any) -> MapResult:
         """Map over iterables on the current executor; as `Executor.map`."""
         from unirun._executor import current_executor
 
+        _check_bound(self)
         return current_executor().map(self, *iterables, **options)
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -152,6 +154,17 @@ class BoundTask(Generic[P, R]):
         return f"<bound {self.__func__!r} of {self.__self__!r}>"
 
 
+class ClassTask(classmethod):  # type: ignore[type-arg]
+    """A task as a class method; since Python 3.13 a plain `classmethod` binds no task."""
+
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        function: Any = self.__func__
+        return BoundTask(function, type(obj) if owner is None else owner)
+
+    def __reduce__(self) -> Any:
+        return ClassTask, (self.__func__,)
+
+
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
@@ -160,7 +173,7 @@ def task(fn: Any = None, /, **options: Any) -> Any:
     """Make a function a task: `@task` or `@task(kind="cpu", timeout=30)`.
 
     Works on functions, coroutine functions, methods, and on static and class methods in either
-    order of the decorators.
+    order of the decorators; but from Python 3.13 on, @task has to stand above @classmethod.
 
     Args:
         kind: "cpu", "io", "native", "async", "isolated" or "auto"; a hint that can be overruled.
@@ -179,7 +192,9 @@ def task(fn: Any = None, /, **options: Any) -> Any:
 
 
 def _make(fn: Any, options: Mapping[str, Any]) -> Any:
-    if isinstance(fn, staticmethod | classmethod):
+    if isinstance(fn, classmethod):
+        return ClassTask(_make(fn.__func__, options))
+    if isinstance(fn, staticmethod):
         return type(fn)(_make(fn.__func__, options))
     if isinstance(fn, Task):
         return fn.options(**options) if options else fn
@@ -202,13 +217,28 @@ def _check(options: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def _check_bound(called: Task[..., Any]) -> None:
+    """Refuse a task that a plain `classmethod` handed out without its class (Python 3.13)."""
+    if sys.version_info < (3, 13) or "." not in called.__qualname__:
+        return
+    owner: Any = sys.modules.get(called.__module__)
+    for part in called.__qualname__.split(".")[:-1]:
+        owner = getattr(owner, part, None)
+    method = getattr(owner, "__dict__", {}).get(called.__name__)
+    if type(method) is classmethod and method.__func__ is called:
+        name = called.__qualname__
+        raise TypeError(f"class method {name} lost its class; write @task above @classmethod")
+
+
 # -- pickling -------------------------------------------------------------------------------------
 
 
 def _reference(wanted: Task[..., Any]) -> tuple[str, str] | None:
     """Where another process finds the task; None if it cannot."""
+    from unirun._payload import importable  # here: decorating does not need it
+
     module, qualname = wanted.__module__, wanted.__qualname__
-    if module == "__main__" or "<locals>" in qualname or module not in sys.modules:
+    if "<locals>" in qualname or module not in sys.modules or not importable(module):
         return None
     try:
         found = _find(module, qualname)
