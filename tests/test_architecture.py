@@ -23,9 +23,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("_clock", "_ending", "_errors", "_machine", "_progress", "_shared_names", "_thread_queues"),
     ("_context", "_future", "_hints", "_payload", "coordinator"),
-    ("_channel", "_hosted_locks", "_hosted_queues", "_remote", "_settings", "backend"),
+    ("_channel", "_hosted_barriers", "_hosted_locks", "_hosted_queues", "_remote", "_settings"),
+    ("backend",),
     ("_chunk", "_handles", "_registry", "_retry", "_sessions", "_sources"),
-    ("_config", "_manager", "_map", "_profile", "_shared_locks", "_shared_queues"),
+    ("_config", "_manager", "_map", "_profile"),
+    ("_shared_barriers", "_shared_locks", "_shared_queues"),
     ("_choice", "sync"),
     ("_submitter",),
     ("_executor",),
@@ -44,6 +46,7 @@ NOT_FOR_BACKENDS = {
 PURE: dict[str, set[str]] = {
     "backends/process/state.py": set(),
     "unirun/coordinator.py": set(),
+    "unirun/_hosted_barriers.py": {"unirun.coordinator"},
     "unirun/_hosted_locks.py": {"unirun.coordinator"},
     "unirun/_hosted_queues.py": {"unirun.coordinator"},
 }

@@ -31,6 +31,8 @@ else:
     class ShutDown(Exception):
         """Raised by `put` and `get` of a queue that has been shut down."""
 
+    ShutDown.__module__ = "unirun"  # where users find it
+
     class _WithShutdown(queue.Queue):  # type: ignore[type-arg]
         is_shutdown = False  # guarded by `mutex`, like everything here
 

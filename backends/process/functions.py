@@ -1,16 +1,26 @@
 """Calls as bytes, made in the thread that submits.
 
-A function that can be imported is sent to each worker once and known by a number from then on.
-Anything else callable (a lambda, a partial, a bound method) travels with the arguments each time,
-so that what it captured is what it was at submit.
+A function is sent to each worker once and known by a number from then on, wherever that is right:
+
+1. A function that can be imported travels by name.
+2. One that cannot (of `__main__`, a lambda, a closure) travels by value.  Its bytes are used again
+   only while everything they hold is what it was: the same code, and defaults, closure cells and
+   globals that are the identical objects, of kinds that cannot change.  Functions it calls that
+   travel by value too are held to the same rule.
+3. Anything else callable (a partial, a bound method), and a function with something mutable in it,
+   travels with the arguments each time, so that what it captured is what it was at submit.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import types
+from collections.abc import Iterator
+from opcode import opmap
 from typing import Any
 
+from unirun._errors import SerializationError
 from unirun._payload import dumps, importable
 from unirun.backend import describe
 
@@ -18,52 +28,188 @@ MAX_KNOWN = 4096
 """How many functions a worker keeps before it is told to forget them all."""
 
 _BY_NAME = (types.FunctionType, types.BuiltinFunctionType, type)
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range})
+_REBINDS = frozenset(
+    opmap[name]
+    for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
+    if name in opmap
+)
 
 
 class FunctionTable:
-    """Numbers for functions that travel by name. Any thread may use it."""
+    """Numbers for functions. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the making of numbers; reading needs none
-        # id(fn) -> (fn, number, bytes). The reference keeps the id from being given to another.
-        self._known: dict[int, tuple[Any, int, bytes]] = {}
+        # By id of what is kept in the entry, so that the id cannot become another's: the function
+        # of rule 1, the code object of rule 2.
+        self._by_name: dict[int, tuple[Any, int, bytes]] = {}
+        self._by_value: dict[int, tuple[Captured, int, bytes]] = {}
         self._next = 1
 
     def encode(self, fn: Any, args: Any, kwargs: Any) -> tuple[int, bytes | None, bytes]:
         """(number or 0, bytes of the function or None, bytes of the rest)."""
-        known = self._known.get(id(fn))
-        if known is None and _travels_by_name(fn):
-            known = self._learn(fn)
+        known = self._by_name.get(id(fn)) or self._find_by_value(fn) or self._learn(fn)
         what = "the call"
         if known is not None:
             return known[1], known[2], dumps((args, kwargs), what, ("args", "kwargs"))
         return 0, None, dumps((fn, args, kwargs), what, (describe(fn), "args", "kwargs"))
 
-    def _learn(self, fn: Any) -> tuple[Any, int, bytes]:
-        data = dumps(fn, describe(fn))
+    def _find_by_value(self, fn: Any) -> tuple[Any, int, bytes] | None:
+        if type(fn) is not types.FunctionType:
+            return None
+        known = self._by_value.get(id(fn.__code__))
+        return known if known is not None and known[0].still_holds(fn) else None
+
+    def _learn(self, fn: Any) -> tuple[Any, int, bytes] | None:
+        if _travels_by_name(fn):
+            return self._enter(self._by_name, id(fn), fn, dumps(fn, describe(fn)))
+        if type(fn) is not types.FunctionType:
+            return None
+        captured = Captured.of(fn)
+        if captured is None:
+            return None
+        try:
+            data = dumps(fn, describe(fn))
+        except SerializationError:
+            return None  # said again, with the path to the culprit, for the whole call
+        return self._enter(self._by_value, id(fn.__code__), captured, data)
+
+    def _enter(
+        self, table: dict[int, Any], key: int, kept: Any, data: bytes
+    ) -> tuple[Any, int, bytes]:
         with self._lock:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()  # numbers are never used twice, so old ones stay right
-            known = self._known[id(fn)] = (fn, self._next, data)
+            if len(table) >= MAX_KNOWN:
+                table.clear()  # numbers are never used twice, so old ones stay right
+            known: tuple[Any, int, bytes] = (kept, self._next, data)
+            table[key] = known
             self._next += 1
         return known
 
 
 def _travels_by_name(fn: Any) -> bool:
-    """Whether what is sent is a name, so that nothing it captured can change."""
+    """Rule 1."""
     if not isinstance(fn, _BY_NAME) and not getattr(type(fn), "__unirun_task__", False):
         return False
-    module = getattr(fn, "__module__", None)
-    name = getattr(fn, "__qualname__", None)
+    return _is_importable(fn)
+
+
+def _is_importable(obj: Any) -> bool:
+    module = getattr(obj, "__module__", None)
+    name = getattr(obj, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or not importable(module):
         return False
-    return _find(module, name) is fn
-
-
-def _find(module: str, qualname: str) -> Any:
-    import sys
-
     found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
+    for part in name.split("."):
         found = getattr(found, part, None)
-    return found
+    return found is obj
+
+
+# -- rule 2 ---------------------------------------------------------------------------------------
+
+
+class Captured:
+    """What the bytes of a function were made of."""
+
+    __slots__ = (
+        "_absent",
+        "_cells",
+        "_code",
+        "_defaults",
+        "_functions",
+        "_globals",
+        "_names",
+        "_values",
+    )
+
+    def __init__(self, fn: types.FunctionType, functions: tuple[Captured | None, ...]) -> None:
+        self._code = fn.__code__
+        self._globals = fn.__globals__
+        self._defaults = fn.__defaults__
+        self._cells = tuple(_contents(fn))
+        self._names = tuple(name for name in _names(fn.__code__) if name in fn.__globals__)
+        self._values = tuple(fn.__globals__[name] for name in self._names)
+        self._absent = tuple(name for name in _names(fn.__code__) if name not in fn.__globals__)
+        self._functions = functions  # of those values that are functions by value
+
+    @classmethod
+    def of(cls, fn: types.FunctionType, depth: int = 5) -> Captured | None:
+        """None if something in it may change unnoticed."""
+        if fn.__dict__ or fn.__kwdefaults__ or depth == 0 or _rebinds(fn.__code__):
+            return None
+        values = [*(fn.__defaults__ or ()), *_contents(fn)]
+        if not all(map(_is_constant, values)):
+            return None
+        functions: list[Captured | None] = []
+        for name in _names(fn.__code__):
+            if name in fn.__globals__:
+                value = fn.__globals__[name]
+                inner = None
+                if value is not fn and not _is_constant(value):
+                    if type(value) is not types.FunctionType:
+                        return None
+                    inner = cls.of(value, depth - 1)
+                    if inner is None:
+                        return None
+                functions.append(inner)
+        return cls(fn, tuple(functions))
+
+    def still_holds(self, fn: types.FunctionType) -> bool:
+        """Whether the bytes are right for this function, now."""
+        if (
+            fn.__code__ is not self._code
+            or fn.__globals__ is not self._globals
+            or fn.__defaults__ is not self._defaults
+            or fn.__dict__
+            or fn.__kwdefaults__
+        ):
+            return False
+        if fn.__closure__ and any(
+            now is not then for now, then in zip(_contents(fn), self._cells, strict=False)
+        ):
+            return False
+        get = self._globals.get
+        for name, then, inner in zip(self._names, self._values, self._functions, strict=True):
+            now = get(name, self)
+            if now is not then or (inner is not None and not inner.still_holds(now)):
+                return False
+        return not any(name in self._globals for name in self._absent)
+
+
+def _contents(fn: types.FunctionType) -> Iterator[Any]:
+    for cell in fn.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            yield cell  # not bound yet: never the same, never constant
+
+
+def _names(code: types.CodeType) -> tuple[str, ...]:
+    """Every name that may be a global of this code, attributes among them, which do no harm."""
+    return tuple(dict.fromkeys(name for each in _codes(code) for name in each.co_names))
+
+
+def _rebinds(code: types.CodeType) -> bool:
+    """Whether it may change a global, or a variable it shares with its surroundings."""
+    return any(_REBINDS.intersection(each.co_code[::2]) for each in _codes(code))
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether what it means cannot change while it is the same object."""
+    kind = type(value)
+    if kind in _ATOMS or kind is types.ModuleType:
+        return True
+    if kind is tuple:
+        return all(map(_is_constant, value))
+    if kind is types.BuiltinFunctionType:
+        return isinstance(value.__self__, types.ModuleType | None)
+    if kind is types.FunctionType or isinstance(value, type):
+        return _is_importable(value)
+    return False
