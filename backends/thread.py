@@ -240,6 +240,8 @@ class ThreadBackend(Backend):
 
     def _work(self, worker: _Worker) -> None:
         _here.worker = worker
+        with self._lock:  # Ctrl-C may have hit whoever started us before they could count us
+            self._workers.add(worker)
         if self._initialize():
             while (future := self._next(worker)) is not None:
                 if future._begin():

@@ -52,7 +52,7 @@ class Measurement(TypedDict):
 
     file: str
     digest: str
-    size: int
+    bytes: int
     compressed: int
     lines: int
     functions: int
@@ -105,7 +105,7 @@ def measure(source: tuple[str, bytes | None], findings: Any, stop: Any) -> Measu
     return {
         "file": file,
         "digest": hashlib.sha256(content).hexdigest(),
-        "size": len(content),
+        "bytes": len(content),
         "compressed": len(zlib.compress(content)),
         "lines": content.count(b"\n"),
         "functions": functions,
@@ -122,7 +122,7 @@ def nodes(file: str, content: bytes, findings: Any) -> Iterator[ast.AST]:
         if encoding not in ("utf-8", "utf-8-sig"):
             findings.put((file, f"is encoded in {encoding}"))
         tree = ast.parse(content)
-    except (SyntaxError, ValueError) as exc:
+    except (SyntaxError, ValueError, RecursionError) as exc:
         findings.put((file, f"does not parse: {str(exc).partition(' (')[0]}"))
         return
     yield from ast.walk(tree)
@@ -272,7 +272,7 @@ def report(survey: Survey) -> Iterator[str]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield f"The source of Python {version}"
     yield f"  files measured {len(measured):>12,} of {len(survey.files):,}"
-    for key in ("lines", "functions", "branches", "size", "compressed"):
+    for key in ("lines", "functions", "branches", "bytes", "compressed"):
         yield f"  {key:<14} {sum(each[key] for each in measured):>12,}"
     yield "longest functions"
     for each in sorted(measured, key=lambda each: -each["longest"])[:5]:

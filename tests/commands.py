@@ -129,8 +129,9 @@ def pooled(x):
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Ours, without settings, and with these."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("UNIRUN_")}
+    """Ours, without settings and habits, and with these."""
+    habits = ("UNIRUN_", "PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(habits)}
     return {**kept, **variables}
 
 

@@ -4,8 +4,10 @@ None has a `__main__` guard, and each runs as a process of its own in a director
 """
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -284,10 +286,10 @@ def test_a_program_that_only_shares_objects_ends_without_a_word(tmp_path):
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(5)", "1 / 0"])
 def test_what_was_submitted_is_finished_however_the_script_ends(ending, tmp_path):
     program = f"""
-import unirun
+import os, unirun
 @unirun.task(kind="cpu")
 def say(x):
-    print("ran", x, flush=True)
+    os.write(1, b"ran %d\\n" % x)  # a line in one piece, whoever else writes
 for x in range(3):
     say.submit(x)
 {ending}
@@ -296,6 +298,54 @@ for x in range(3):
 
     assert sorted(ended.stdout.split("\n")) == ["", "ran 0", "ran 1", "ran 2"]
     assert ended.returncode == (5 if "5" in ending else 1 if ending else 0)
+
+
+HANGS = """
+import os, time, unirun
+@unirun.task(kind="KIND")
+def forever(x=0):
+    os.write(1, b"it runs\\n")
+    while True:
+        time.sleep(60)
+forever.WAIT
+"""
+
+
+def program_that_hangs(kind: str, wait: str) -> str:
+    return HANGS.replace("KIND", kind).replace("WAIT", wait)
+
+
+@pytest.mark.parametrize("kind", ["io", "cpu"])
+def test_a_call_that_hangs_at_exit_is_ended_and_named_once_its_grace_is_over(kind, tmp_path):
+    grace = {**os.environ, "UNIRUN_EXIT_GRACE": "1"}
+
+    began = time.monotonic()
+    ended = python(tmp_path, "-c", program_that_hangs(kind, "submit()"), env=grace)
+
+    named = "unirun: at exit, ended calls that hung for 1 s: __main__.forever\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "it runs\n", named)
+    assert 1 <= time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("wait", ["submit().result()", "run()", "map([1, 2]).__next__()"])
+@pytest.mark.parametrize("kind", ["io", "cpu"])
+def test_ctrl_c_ends_a_program_although_its_calls_run_on(kind, wait, tmp_path):
+    code = program_that_hangs(kind, wait)
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout.readline() == "it runs\n"
+        program.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, errors = program.communicate(timeout=20)
+
+    assert program.returncode == -signal.SIGINT
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert time.monotonic() - began < 3
 
 
 def test_a_misspelt_variable_is_told_with_what_was_meant(tmp_path):

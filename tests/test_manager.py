@@ -377,6 +377,15 @@ print(manager.address)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_manager_of_a_child_of_multiprocessing_ends_with_it(method: str) -> None:
+    with process_parties(1, method) as [party]:
+        q, *_ = party.start(serve_queue, "AF_UNIX").result()
+        q.put(1)
+        assert Path(q._address).exists()
+    assert not Path(q._address).parent.exists()
+
+
 def test_a_path_too_long_for_a_socket_leads_to_loopback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -297,8 +298,9 @@ def test_a_timeout_holds_while_the_owner_is_stopped(
     assert [get(q) for _ in range(q.qsize())] == ["there before", "after"][not connected :]
 
 
-def test_whoever_waits_learns_that_the_owner_was_killed(party: ProcessParty) -> None:
-    q, _, barrier = party.start(serve_queue, "AF_INET").result()  # leaves no file behind
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whoever_waits_learns_that_the_owner_was_killed(family: str, party: ProcessParty) -> None:
+    q, _, barrier = party.start(serve_queue, family).result()
     waits = [q.get, lambda: q.get(timeout=PATIENCE), barrier.wait]
     waiters = [ThreadParty().start(wait) for wait in waits]
     while barrier.n_waiting < 1:
@@ -309,6 +311,8 @@ def test_whoever_waits_learns_that_the_owner_was_killed(party: ProcessParty) -> 
             waiter.result()
     with pytest.raises(ManagerLost):
         q.put("more")
+    if family == "AF_UNIX":
+        assert not Path(q._address).parent.exists(), "whoever noticed has removed it"
 
 
 def test_whoever_waits_learns_that_the_manager_is_closed(

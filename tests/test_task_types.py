@@ -49,6 +49,27 @@ class Shop:
     def static(a: int) -> float:
         return 0.0
 
+    @task(kind="cpu")
+    @staticmethod
+    def outer_static(a: int) -> float:
+        return 0.0
+
+    @task
+    @classmethod
+    def of_class(cls, a: int) -> float:
+        return 0.0
+
+    @task(kind="cpu")
+    @classmethod
+    def hinted_of_class(cls, a: int) -> float:
+        return 0.0
+
+class Branch(Shop): ...
+
+@task
+def takes_a_class(kind: type[Shop], a: int) -> float:
+    return 0.0
+
 def undecorated(a: int) -> complex:
     return 0j
 
@@ -91,7 +112,8 @@ assert_type(Shop().method.options(timeout=3).submit(1), Future[float])
 plain.options(timeout=3).submit("1")  # refused
 
 # a coroutine function: a plain call makes the coroutine, a future holds what it returns
-assert_type(later(1), Coroutine[Any, Any, str])
+made: Coroutine[Any, Any, str] = later(1)
+later(1)  # refused
 assert_type(later.submit(1), Future[str])
 assert_type(later.run(1), str)
 assert_type(Shop().async_method.submit(1), Future[float])
@@ -116,6 +138,20 @@ assert_type(unirun.submit(plain, 1), Future[bytes])
 assert_type(unirun.submit(undecorated_later, 1), Future[complex])
 assert_type(unirun.run(plain, 1), bytes)
 assert_type(unirun.run(undecorated_later, 1), complex)
+
+# static and class methods
+assert_type(Shop.static.submit(1), Future[float])
+assert_type(Shop.outer_static(1), float)
+assert_type(Shop.outer_static.submit(1), Future[float])
+assert_type(Shop.of_class(1), float)
+assert_type(Shop.of_class.submit(1), Future[float])
+assert_type(Shop.hinted_of_class.submit(1), Future[float])
+assert_type(Branch.of_class.submit(1), Future[float])
+assert_type(Shop().of_class.run(1), float)
+assert_type(takes_a_class.submit(Shop, 1), Future[float])
+Shop.static.submit("1")  # refused
+Shop.of_class.submit("1")  # refused
+Shop.hinted_of_class("1")  # refused
 
 # a task is a callable like any other
 function: Callable[[int], bytes] = plain

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, ParamSpec, TypeVar, overload
 
 from unirun._executor import current_executor
 from unirun._future import Future
@@ -16,7 +16,13 @@ __all__ = ["Barrier", "Event", "LifoQueue", "PriorityQueue", "Queue", "SimpleQue
 __all__ += ["map", "run", "submit"]
 
 
-def submit(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+@overload
+def submit(
+    fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+) -> Future[R]: ...
+@overload
+def submit(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
     """`Executor.submit` of the current executor."""
     return current_executor().submit(fn, *args, **kwargs)
 
@@ -26,7 +32,11 @@ def map(fn: Callable[..., Any], *iterables: Iterable[Any], **options: Any) -> Ma
     return current_executor().map(fn, *iterables, **options)
 
 
-def run(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+@overload
+def run(fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+@overload
+def run(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Run `fn` where its kind belongs and return its result.
 
     An exception that interrupts the wait, Ctrl-C for example, kills the call where it can be.

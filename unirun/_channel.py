@@ -42,7 +42,7 @@ PATIENCE = 1.0  # the same for a request that is not to wait: a busy owner is no
 NO_WAIT = -1.0  # the time-out of such a request
 
 MAX_FRAME = 1 << 30
-CHUNK = 1 << 16
+CHUNK = 1 << 17  # bytes received at once; an item of 64 KiB with room to spare
 NONCE_SIZE = DIGEST_SIZE = 32
 _HEADER = struct.Struct("<I")
 # Windows has no such flag: there a send may outlast its time-out while the manager stands still.
@@ -110,22 +110,34 @@ def frame(content: Any) -> bytes:
 class FrameReader:
     """Makes frames of what arrives in pieces; only for peers that have proved who they are."""
 
-    __slots__ = ("_need", "_rest")
+    __slots__ = ("_buffer", "_need", "_rest")
 
     def __init__(self) -> None:
+        # One for all that is received: making a large one each time costs more than receiving.
+        self._buffer = memoryview(bytearray(CHUNK))
         self._rest = bytearray()
         self._need = _HEADER.size  # bytes in `_rest` that make the next step possible
 
-    def feed(self, data: bytes) -> list[Any]:
-        """What is complete now; raises ValueError, EOFError or TypeError if it is no frame."""
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._need:
-                return []
-            data = bytes(self._rest)
-            self._rest = bytearray()
+    def receive(self, sock: socket.socket) -> list[Any]:
+        """What is complete after one `recv`; raises EOFError at the end of the stream.
+
+        Also EOFError, ValueError or TypeError if what arrives is no frame.
+        """
+        size = sock.recv_into(self._buffer)
+        if not size:
+            raise EOFError("it closed the connection")
+        if not self._rest:
+            return self._split(self._buffer[:size])
+        self._rest += self._buffer[:size]
+        if len(self._rest) < self._need:
+            return []
+        whole, self._rest = self._rest, bytearray()
+        return self._split(memoryview(whole))
+
+    def _split(self, data: memoryview) -> list[Any]:
         frames = []
-        at, end, view = 0, len(data), memoryview(data)
+        at, end = 0, len(data)
+        self._need = _HEADER.size
         while (body := at + _HEADER.size) <= end:
             (size,) = _HEADER.unpack_from(data, at)
             if size > MAX_FRAME:
@@ -133,17 +145,11 @@ class FrameReader:
             if body + size > end:
                 self._need = _HEADER.size + size
                 break
-            frames.append(marshal.loads(view[body : body + size]))
+            frames.append(marshal.loads(data[body : body + size]))
             at = body + size
-        else:
-            self._need = _HEADER.size
         if at < end:
-            self._rest += view[at:]
+            self._rest += data[at:]
         return frames
-
-    def wanted(self) -> int:
-        """How much to ask the system for: large frames in large pieces."""
-        return min(max(CHUNK, self._need - len(self._rest)), 1 << 20)
 
 
 def digest(key: bytes, role: bytes, server_nonce: bytes, client_nonce: bytes) -> bytes:
@@ -231,10 +237,7 @@ class Channel:
         while True:
             self._await_data(give_up)
             self._fragile = True
-            data = self._socket.recv(self._reader.wanted())
-            if not data:
-                raise _Ended("it closed the connection")
-            replies = self._frames(data)
+            replies = self._frames()
             self._fragile = False
             for got, status, value in replies:
                 if got == request_id:  # others were forgotten
@@ -248,11 +251,11 @@ class Channel:
             # interrupt must leave the stream whole.
             self._socket.recv(1, socket.MSG_PEEK)
 
-    def _frames(self, data: bytes) -> list[Any]:
+    def _frames(self) -> list[Any]:
         try:
-            return self._reader.feed(data)
+            return self._reader.receive(self._socket)
         except (ValueError, EOFError, TypeError) as exc:
-            raise _Ended(f"it sends no frames: {exc}") from exc
+            raise _Ended(str(exc)) from exc
 
     def _send(self, data: bytes, give_up: float | None) -> None:
         """Send all of it.  The server never waits for us, so neither side can wait for both."""
@@ -293,10 +296,29 @@ def _is_end(exc: BaseException) -> bool:
 def _lost(address: Address, exc: BaseException) -> Exception:
     from unirun._errors import ManagerLost  # heavy, and rarely needed
 
+    remove_socket_of_dead(address)
     return ManagerLost(
         f"the manager of this shared object, at {address!r}, is gone or refused us ({exc}); "
         "use the object while what made it is open, with the key of the same run"
     )
+
+
+def remove_socket_of_dead(address: Address) -> None:
+    """Remove what a manager could not, since its process was killed; harmless while it lives."""
+    if isinstance(address, tuple):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(address)
+        except ConnectionRefusedError:
+            try:
+                os.unlink(address)
+                os.rmdir(os.path.dirname(address))
+            except OSError:
+                pass  # somebody was faster
+        except OSError:
+            pass  # busy, so it lives; or gone
 
 
 def _connected(address: Address, give_up: float | None) -> Channel:

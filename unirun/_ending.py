@@ -1,8 +1,9 @@
-"""What happens to executors when the interpreter exits.
+"""How executors end: by a shutdown, or when the interpreter exits.
 
-Policy: as with `concurrent.futures`, work that was submitted is finished before the program ends.
+At exit, as with `concurrent.futures`, work that was submitted is finished before the program ends.
 But a call that makes the exit wait while nothing ends for `exit_grace` seconds (10 by default) is
 taken for hung: it is killed, or left behind where it is a thread, and one line on stderr names it.
+A program that dies of Ctrl-C does not wait: what waits is cancelled, and what runs is killed.
 """
 
 from __future__ import annotations
@@ -12,15 +13,32 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unirun._executor import Executor
+    from collections.abc import Iterable
 
-__all__ = ["on_exit"]
+    from unirun._executor import Executor
+    from unirun.backend import Backend
+
+__all__ = ["close", "join", "on_exit"]
 
 _open: weakref.WeakSet[Executor] = weakref.WeakSet()
 _registered = False
+
+
+def close(backends: Iterable[Backend], **how: bool) -> None:
+    """Shut all of them down; does not wait."""
+    for backend in backends:
+        backend.shutdown(**how)
+
+
+def join(backends: Iterable[Backend], until: float | None) -> bool:
+    """Wait for all of them, after `close`; False if the moment `until` passed first."""
+    return all(
+        backend.join(None if until is None else max(0.0, until - time.monotonic()))
+        for backend in backends
+    )
 
 
 def on_exit(executor: Executor) -> None:
@@ -36,32 +54,30 @@ def on_exit(executor: Executor) -> None:
 
 def _end_all() -> None:
     executors = [each for each in list(_open) if not each._closed or each._backends]
+    interrupted = _ended_by_ctrl_c()
     for executor in executors:
-        executor.shutdown(wait=False)
+        executor.shutdown(wait=False, cancel_futures=interrupted, kill=interrupted)
     for executor in executors:
         _end(executor)
 
 
+def _ended_by_ctrl_c() -> bool:
+    """Whether the program dies of a KeyboardInterrupt: nobody wants its results any more."""
+    last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return isinstance(last, KeyboardInterrupt) and not hasattr(sys, "ps1")  # a REPL lives on
+
+
 def _end(executor: Executor) -> None:
     for backend in list(executor._backends.values()):
+        ended = backend.stats().finished
         while not backend.join(executor._exit_grace):
-            hung = backend.running_calls()
-            if _progress(backend, executor._exit_grace):
-                continue
-            _say(hung, executor._exit_grace)
+            before, ended = ended, backend.stats().finished
+            if ended != before:
+                continue  # slow, not hung
+            _say(backend.running_calls(), executor._exit_grace)
             backend.shutdown(cancel_futures=True, kill=True)
             backend.join(5.0)
             break
-
-
-def _progress(backend: Any, seconds: float) -> bool:
-    """Whether a call ends within `seconds`: then it is slow, not hung."""
-    before = backend.stats().finished
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if backend.join(min(0.1, seconds)) or backend.stats().finished != before:
-            return True
-    return False
 
 
 def _say(names: list[str], seconds: float) -> None:

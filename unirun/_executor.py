@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from unirun import _config, _context, _registry
 from unirun._choice import Chooser, Explanation
-from unirun._ending import on_exit
+from unirun._ending import close, join, on_exit
 from unirun._errors import ConfigError, ExecutorShutdown
 from unirun._future import Future
 from unirun._machine import cpu_count
@@ -211,7 +211,7 @@ class Executor(Submitter, concurrent.futures.Executor):
         on_part: Callable[[bytes], None] | None = None,
         about: Any = None,
     ) -> Future[Any]:
-        if self._closed:
+        if self._closed and about is None:  # a map may still have items; its backend decides
             raise ExecutorShutdown("cannot schedule new futures after shutdown")
         plan = self._plan(fn if about is None else about, given)
         options = _inherit_deadline(plan.options)
@@ -301,36 +301,40 @@ class Executor(Submitter, concurrent.futures.Executor):
         Raises:
             TimeoutError: `timeout` passed and `kill` was not set; calls go on.
         """
-        if not (cancel_futures or kill):
+        at_once = kill and timeout is None
+        if not (cancel_futures or at_once):
             self._maps.complete(endless=wait)
         with self._lock:
             self._closed = True
             backends = list(self._backends.values())
-        at_once = kill and timeout is None
         if cancel_futures or at_once:
             self._retried.stop()
-            _close(backends, cancel_futures=True, kill=at_once)
-        self._retried.then(lambda: _close(backends))
-        if wait:
+            close(backends, cancel_futures=True, kill=at_once)
+        if not wait:
+            self._retried.then(lambda: close(backends))
+        else:
             try:
                 self._wait_for(backends, timeout, kill)
             except KeyboardInterrupt:  # the second Ctrl-C, or the first with nobody else to stop
+                close(backends)
                 for backend in self._process_backends():
                     backend.kill_workers()
                 raise
 
     def _wait_for(self, backends: list[Backend], timeout: float | None, kill: bool) -> None:
         until = None if timeout is None else time.monotonic() + timeout
-        if self._retried.wait(timeout):
-            _close(backends)  # who waited may be here before `then` has done it
-            if _join(backends, until):
+        settled = self._maps.settle(until)
+        self._retried.then(lambda: close(backends))
+        if settled and self._retried.wait(until):
+            close(backends)  # who waited may be here before `then` has done it
+            if join(backends, until):
                 return
         if not kill:
             running = [name for backend in backends for name in backend.running_calls()]
             raise TimeoutError(f"calls still run after {timeout:g} s: {', '.join(running)}")
         self._retried.stop()
-        _close(backends, cancel_futures=True, kill=True)
-        _join(backends, None)
+        close(backends, cancel_futures=True, kill=True)
+        join(backends, None)
 
     def terminate_workers(self) -> None:
         """End all worker processes politely (SIGTERM, grace, SIGKILL); the executor goes on.
@@ -470,20 +474,8 @@ def _chunks_pay(backend: Backend, chunksize: int | str) -> bool:
     return chunksize != "auto" or "isolation" in backend.capabilities
 
 
-def _close(backends: Iterable[Backend], **how: bool) -> None:
-    for backend in backends:
-        backend.shutdown(**how)
-
-
-def _join(backends: list[Backend], until: float | None) -> bool:
-    for backend in backends:
-        if not backend.join(None if until is None else max(0.0, until - time.monotonic())):
-            return False
-    return True
-
-
 def _close_dropped(backends: dict[str, Backend], retried: RetriedCalls) -> None:
-    retried.then(lambda: _close(backends.values()))
+    retried.then(lambda: close(backends.values()))
 
 
 def _forget_in_forked_child() -> None:

@@ -18,7 +18,7 @@ import _thread
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _StandardFuture
 from concurrent.futures._base import (
@@ -40,9 +40,10 @@ T = TypeVar("T")
 _OPEN = (PENDING, RUNNING)
 
 # Guards every transition of every future (rule 1) and the making of `_parked` and `_cond`.
-# One lock for all: it is held for a few attribute stores, never while anything else is locked
-# or user code runs.  Reentrant, because a garbage collection inside it may run a __del__ that
-# touches a future; each transition decides and stores its state before it allocates anything.
+# One lock for all: it is held for a few attribute stores, nothing else is locked while it is
+# held, and no user code runs; it may be taken while the condition of a future is held.
+# Reentrant, because a garbage collection inside it may run a __del__ that touches a future; each
+# transition decides and stores its state before it allocates anything.
 _lock = threading.RLock()
 
 
@@ -241,6 +242,8 @@ class Future(_StandardFuture[T]):
         """Ask for a kill without waiting; False where running calls cannot be killed."""
         from unirun._errors import NotKillable
 
+        if self._backend is None:  # driven by hand: nobody could
+            return False
         try:
             self._request_kill()
         except NotKillable:
@@ -267,33 +270,49 @@ class Future(_StandardFuture[T]):
     ) -> bool:
         """End the future, wake everybody; False (and no effect) if it had ended already."""
         with _lock:
-            if self._state != PENDING and (only_pending or self._state != RUNNING):
-                return False
-            self._result = result
-            self._exception = exception
-            self._state = state  # rule 2: after the result
-            parked, self._parked = self._parked, None
             condition = self._cond
-        if parked:
-            for lock in parked:
-                lock.release()
+            parked = None
+            if condition is None:
+                parked = self._store(state, result, exception, only_pending)
         if condition is not None:
-            self._notify(condition)
+            # `as_completed` looks at the state and leaves its waiter in one go, holding the
+            # condition: an end must not fall between, or it would be told twice.
+            with condition:
+                with _lock:
+                    parked = self._store(state, result, exception, only_pending)
+                if parked is not None:
+                    self._notify(condition)
+        if parked is None:
+            return False
+        for lock in parked:
+            lock.release()
         if self._on_end is not None:
             self._on_end(self)
         if self._done_callbacks:
             self._invoke_callbacks()
         return True
 
+    def _store(
+        self, state: str, result: Any, exception: BaseException | None, only_pending: bool
+    ) -> Sequence[_thread.LockType] | None:
+        """With the lock held: store the end, and return who is parked; None if it has no effect."""
+        if self._state != PENDING and (only_pending or self._state != RUNNING):
+            return None
+        self._result = result
+        self._exception = exception
+        self._state = state  # rule 2: after the result
+        parked, self._parked = self._parked, None
+        return parked or ()
+
     def _notify(self, condition: threading.Condition) -> None:
-        with condition:
-            for waiter in self._waiters:
-                if self._state == FINISHED:
-                    add = waiter.add_result if self._exception is None else waiter.add_exception
-                else:
-                    add = waiter.add_cancelled
-                add(self)
-            condition.notify_all()
+        """With the condition held: tell who waits through `concurrent.futures`."""
+        for waiter in self._waiters:
+            if self._state == FINISHED:
+                add = waiter.add_result if self._exception is None else waiter.add_exception
+            else:
+                add = waiter.add_cancelled
+            add(self)
+        condition.notify_all()
 
     def _invoke_callbacks(self) -> None:
         for fn in self._done_callbacks:

@@ -18,6 +18,7 @@ import secrets
 import selectors
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -27,7 +28,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from unirun import _channel
-from unirun._channel import digest, limits, same
+from unirun._channel import DIGEST_SIZE, NONCE_SIZE, digest, limits, same
 from unirun._errors import ConfigError, ManagerLost
 from unirun._hosted_barriers import BARRIERS
 from unirun._hosted_locks import LOCKS
@@ -101,7 +102,9 @@ class Host:
         self._lock = threading.Lock()
         self._closed = False
         self._stopping = False
-        self._look_until = 0.0
+        self._served = False  # something, since we last slept
+        self._looks_in_vain = 0
+        self._looks_to_skip = 0
         self._threads = threading.local()
         self._home_threads: set[HomeThread] = set()
         self._peers: set[Peer] = set()
@@ -124,6 +127,7 @@ class Host:
         self._selector.register(self._woken, selectors.EVENT_READ, self._empty_waker)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         _live.add(self)
+        _close_all_at_exit()
         try:
             self._thread.start()
         except BaseException:
@@ -265,8 +269,9 @@ class Host:
         now = time.monotonic()
         # Before any message is read: a client that has given up says so after its deadline, and
         # its wait must have ended as a time-out by then.
-        with self._lock:
-            self._deliver(self._coordinator.expire(now))
+        if self._coordinator.has_deadlines:
+            with self._lock:
+                self._deliver(self._coordinator.expire(now))
         for key, mask in events:
             if isinstance(key.data, Peer):
                 self._attend(key.data, mask)
@@ -276,20 +281,30 @@ class Host:
 
     def _events(self) -> Any:
         """What has happened, waiting for it as long as nothing is to be done."""
-        # Who has just been answered often asks again at once.  Looking for that a moment costs
-        # less than being woken, and answers in less than half the time.
-        while time.monotonic() < self._look_until:
-            if events := self._selector.select(0):
-                return events
+        # Who has just been answered often asks again at once: to look for that a moment answers
+        # in half the time of being woken.  Where it is in vain, it is tried ever more rarely.
+        if self._served and not self._looks_to_skip:
+            end = time.monotonic() + LOOK
+            while time.monotonic() < end:
+                if events := self._selector.select(0):
+                    self._looks_in_vain = 0
+                    return events
+            self._looks_in_vain = min(self._looks_in_vain + 1, 7)
+            self._looks_to_skip = 1 << self._looks_in_vain
+        elif self._looks_to_skip:
+            self._looks_to_skip -= 1
+        self._served = False
         return self._selector.select(self._patience())
 
     def _patience(self) -> float | None:
         """Seconds until something is to be done without anybody asking for it."""
-        with self._lock:
-            times = [self._coordinator.next_deadline(), self._accept_again]
+        due = [] if self._accept_again is None else [self._accept_again]
         if self._strangers:
-            times.append(self._strangers[0].patience)
-        due = [at for at in times if at is not None]
+            due.append(self._strangers[0].patience)
+        if self._coordinator.has_deadlines:
+            with self._lock:
+                deadline = self._coordinator.next_deadline()
+            due += [] if deadline is None else [deadline]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _tidy(self, now: float) -> None:
@@ -347,46 +362,36 @@ class Host:
                 peer.flush()
         if mask & selectors.EVENT_READ:
             self._read(peer)
-            self._look_until = time.monotonic() + LOOK
+            self._served = True
         self._watch(peer)
 
     def _read(self, peer: Peer) -> None:
-        wanted = GREETING - len(peer.greeting) if peer.is_stranger else peer.reader.wanted()
         try:
-            data = peer.socket.recv(wanted)
+            messages = self._greet(peer) if peer.is_stranger else peer.reader.receive(peer.socket)
         except BlockingIOError:
             return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(peer)
-        elif peer.is_stranger:
-            self._greet(peer, data)
-        else:
-            self._serve(peer, data)
-
-    def _greet(self, peer: Peer, data: bytes) -> None:
-        peer.greeting += data
-        if len(peer.greeting) < GREETING:
-            return
-        nonce, proof = peer.greeting[: _channel.NONCE_SIZE], peer.greeting[_channel.NONCE_SIZE :]
-        if not same(proof, digest(self.key, b"client", peer.nonce, nonce)):
-            self._drop(peer)
-            return
-        peer.is_stranger = False
-        with self._lock:
-            peer.push(digest(self.key, b"server", peer.nonce, nonce))
-
-    def _serve(self, peer: Peer, data: bytes) -> None:
-        try:
-            messages = peer.reader.feed(data)
-        except (ValueError, TypeError, EOFError):
-            self._drop(peer)  # what it sends are no frames; its side raises ManagerLost
+        except (OSError, EOFError, ValueError, TypeError):
+            self._drop(peer)  # it has ended, or what it sends are no frames
             return
         with self._lock:
             sensible = all(self._handle(peer, message) for message in messages)
         if not sensible:
             self._drop(peer)
+
+    def _greet(self, peer: Peer) -> list[Any]:
+        """Read no more than a greeting; raises ValueError if it is not that of a friend."""
+        data = peer.socket.recv(GREETING - len(peer.greeting))
+        if not data:
+            raise EOFError
+        peer.greeting += data
+        if len(peer.greeting) == GREETING:
+            nonce, proof = peer.greeting[:NONCE_SIZE], peer.greeting[NONCE_SIZE:]
+            if not same(proof, digest(self.key, b"client", peer.nonce, nonce)):
+                raise ValueError("a stranger with another key")
+            peer.is_stranger = False
+            with self._lock:
+                peer.push(digest(self.key, b"server", peer.nonce, nonce))
+        return []
 
     def _handle(self, peer: Peer, message: Any) -> bool:
         """Serve one message; False if it is none."""
@@ -407,11 +412,8 @@ class Host:
 
     def _watch(self, peer: Peer) -> None:
         """Have the selector look for what now matters of that peer."""
-        if peer not in self._peers:
-            return
-        with self._lock:
-            interest = peer.interest()
-        if interest == peer.watched:
+        interest = peer.interest()  # without the lock: whoever leaves something unsent says so
+        if interest == peer.watched or peer not in self._peers:
             return
         if peer.watched:
             self._selector.modify(peer.socket, interest, peer)
@@ -428,7 +430,7 @@ class Host:
         peer.socket.close()
 
 
-GREETING: Final = _channel.NONCE_SIZE + _channel.DIGEST_SIZE
+GREETING: Final = NONCE_SIZE + DIGEST_SIZE
 
 
 def _gate_timeout(deadline: float | None) -> float:
@@ -477,6 +479,18 @@ def _close_all() -> None:
     for host in list(_live):
         host.stop()
         host.join()
+
+
+_exit_seen_to_in = 0  # the process for which the next function has done its work
+
+
+def _close_all_at_exit() -> None:
+    """`atexit` is not for the children of multiprocessing, which end in a way of their own."""
+    global _exit_seen_to_in
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and _exit_seen_to_in != os.getpid():
+        util.Finalize(None, _close_all, exitpriority=0)
+        _exit_seen_to_in = os.getpid()
 
 
 def _after_fork_in_child() -> None:

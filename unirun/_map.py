@@ -22,10 +22,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unirun._chunk import run_chunk
-from unirun._errors import SerializationError
+from unirun._errors import ExecutorShutdown, SerializationError
 from unirun._future import Future
 from unirun._payload import loads
 
@@ -87,6 +88,7 @@ class MapResult(Iterator[Any]):
     Leaving it half-way (`close()`, or dropping it) cancels what has not begun.
     """
 
+    _refused: ExecutorShutdown | None = None
     _iterated = False
     _closed = True  # until it has begun, there is nothing to close
 
@@ -125,6 +127,9 @@ class MapResult(Iterator[Any]):
         # Held while inputs are drawn and sent, so that their order is that of the results,
         # though one thread reads and another shuts down. The inputs' own code runs under it.
         self._drawing = threading.RLock()
+        # Held by who collects: a reader, or a shutdown. May wait for calls, never for another lock
+        # but _drawing.
+        self._reading = threading.RLock()
         if progress is not None:
             progress.start(self._total)
         self._fill()
@@ -176,16 +181,33 @@ class MapResult(Iterator[Any]):
         self._window = self._calls = 1 << 62
         self._fill()
 
+    def settle(self, until: float | None) -> bool:
+        """Wait for what was sent, and send again what failed chunks left over (rule 3), while that
+        can be done: before a shutdown. False if the moment `until` passed first."""
+        if self._single:
+            return True
+        if not self._reading.acquire(timeout=_left(until, -1)):
+            return False
+        try:
+            while self._sent and not self._closed:
+                if not self._sent[0].future._wait_ended(_left(until, None)):
+                    return False
+                self._collect()
+        finally:
+            self._reading.release()
+        return True
+
     # -- the machinery --------------------------------------------------------------------------
 
     def _next_outcome(self) -> tuple[bool, Any]:
-        while not self._ready:
-            self._fill()
-            if not self._sent:
-                self._end_progress()
-                self._closed = True
-                raise StopIteration
-            self._collect()
+        with self._reading:
+            while not self._ready:
+                self._fill()
+                if not self._sent:
+                    self._end_progress()
+                    self._closed = True
+                    raise self._refused or StopIteration
+                self._collect()
         self._in_flight -= 1
         self._done += 1
         outcome = self._ready.popleft()
@@ -201,8 +223,11 @@ class MapResult(Iterator[Any]):
 
     def _fill(self) -> None:
         """Rule 1."""
-        with self._drawing:
-            self._draw()
+        try:
+            with self._drawing:
+                self._draw()
+        except ExecutorShutdown as exc:  # raised behind the outcomes that there will be
+            self._exhausted, self._refused = True, exc
 
     def _draw(self) -> None:
         while (
@@ -279,9 +304,18 @@ class MapResult(Iterator[Any]):
             for item in reversed(left):
                 self._send(_Chunk([item]), last=False)
             return []
-        if len(left) > 1 and not self._closed:
-            self._send(_Chunk(left[1:]), last=False)
+        if type(error) is CancelledError or self._closed or not self._send_again(left[1:]):
+            return [(False, error)] * len(left)
         return [(False, error)] if left else []
+
+    def _send_again(self, items: list[tuple[Any, ...]]) -> bool:
+        """False where nothing can be sent any more."""
+        try:
+            if items:
+                self._send(_Chunk(items), last=False)
+        except ExecutorShutdown:
+            return False
+        return True
 
 
 class OpenMaps:
@@ -297,11 +331,19 @@ class OpenMaps:
             result._unread = self._unread
             self._unread.add(result)
 
+    def settle(self, until: float | None) -> bool:
+        """Wait for what was sent and what comes of it; False if the moment passed first."""
+        return all(result.settle(until) for result in list(self._all))
+
     def complete(self, *, endless: bool) -> None:
         """Rule 2, for all of them."""
         for result in list(self._all):
             result.drain(endless)
         self._unread.clear()
+
+
+def _left(until: float | None, unlimited: Any) -> Any:
+    return unlimited if until is None else max(0.0, until - time.monotonic())
 
 
 def _load(ok: bool, value: Any) -> Any:

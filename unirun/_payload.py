@@ -24,8 +24,8 @@ __all__ = ["PROTOCOL", "blame", "dumps", "importable", "loads"]
 
 PROTOCOL = 5
 
-# Names of modules whose contents travel by value (rule 2). Grows only; reading it while another
-# thread adds is harmless, since the adder uses the new name only afterwards.
+# Names of modules whose contents travel by value (rule 2). Grows only; a copy of it that another
+# thread adds to is good enough, since the adder uses the new name only afterwards.
 _by_value: set[bytes] = {b"__main__"}
 _importable: dict[str, bool] = {}
 
@@ -41,7 +41,7 @@ def dumps(obj: Any, what: str = "object", parts: tuple[str, ...] = ()) -> bytes:
         raise
     except BaseException as exc:  # user code: `sys.exit()` in a __reduce__ too  # noqa: BLE001
         return _by_cloudpickle(obj, what, parts, exc)
-    for name in _by_value:
+    for name in tuple(_by_value):
         if name in data:
             return _by_cloudpickle(obj, what, parts, None)
     return data
@@ -59,7 +59,7 @@ def _by_cloudpickle(
     except BaseException as exc:  # as above  # noqa: BLE001
         from unirun._errors import SerializationError
 
-        reason = blame(obj, exc, parts)
+        reason = _reason(obj, exc, parts)
         raise SerializationError(f"{what} cannot be pickled: {reason}") from (first or exc)
     return data
 
@@ -116,6 +116,13 @@ def _send_by_value(module_name: str) -> None:
 # -- whom to blame ----------------------------------------------------------------------------
 
 
+def _reason(obj: Any, exc: BaseException, parts: tuple[str, ...]) -> str:
+    try:
+        return blame(obj, exc, parts)
+    except Exception:  # it looks into objects of the user, which may object  # noqa: BLE001
+        return type(exc).__name__
+
+
 def blame(obj: Any, exc: BaseException, parts: tuple[str, ...] = ()) -> str:
     """Which part of `obj` cannot be pickled, and why."""
     path, culprit = _culprit(obj, exc)
@@ -132,11 +139,9 @@ def _culprit(obj: Any, exc: BaseException) -> tuple[str, BaseException]:
     path = ""
     seen: set[int] = set()
     for _ in range(20):
-        if id(obj) in seen:
-            break
         seen.add(id(obj))
         for step, part in _parts(obj):
-            error = _refusal(part)
+            error = None if id(part) in seen else _refusal(part)
             if error is not None:
                 path, obj, exc = path + step, part, error
                 break

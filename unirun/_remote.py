@@ -23,6 +23,7 @@ from unirun._payload import dumps, loads
 __all__ = ["decode", "encode"]
 
 _WHOLE, _PARTS, _GROUP, _STAND_IN = range(4)
+_NOTHING: tuple[None, None, dict[str, bytes]] = (None, None, {})  # of a stand-in: just a text
 _MAX_FRAMES = 200  # of each end; a recursion error has a thousand
 _MAX_CHAIN = 100  # causes and contexts; a loop that retries in its `except` makes thousands
 
@@ -31,10 +32,17 @@ _MAX_CHAIN = 100  # causes and contexts; a loop that retries in its `except` mak
 
 
 def encode(exc: BaseException, skip_frames: int = 0) -> bytes:
-    """`exc` with everything that hangs on it; `skip_frames` of ours are left out at the top."""
+    """`exc` with everything that hangs on it; `skip_frames` of ours are left out at the top.
+
+    Never raises, whatever the exception is.
+    """
     nodes: list[tuple[Any, ...] | None] = []
-    _add(exc, nodes, {}, skip_frames)
-    return marshal.dumps(nodes)
+    try:
+        _add(exc, nodes, {}, skip_frames)
+        return marshal.dumps(nodes)
+    except BaseException:  # groups in groups in groups; a text that is no str  # noqa: BLE001
+        about = (_type_name(exc), _text(exc), _frames(exc, skip_frames))
+        return marshal.dumps([(_STAND_IN, _NOTHING, *about, False, -1, -1)])
 
 
 def _add(
@@ -48,7 +56,7 @@ def _add(
     nodes[index] = (
         mode,
         content,
-        f"{type(exc).__module__}.{type(exc).__qualname__}",
+        _type_name(exc),
         _text(exc),
         _frames(exc, skip),
         exc.__suppress_context__,
@@ -69,7 +77,7 @@ def _content(
 ) -> tuple[int, Any]:
     if isinstance(exc, BaseExceptionGroup):
         members = [_add(member, nodes, seen, depth=depth + 1) for member in exc.exceptions]
-        group = (_try(type(exc)), exc.message, members, _state(exc))
+        group = (_try(type(exc)), str.__str__(exc.message), members, _state(exc))
         if group[0] is not None:
             return _GROUP, group
     else:
@@ -83,7 +91,7 @@ def _content(
 def _try(obj: Any) -> bytes | None:
     try:
         return dumps(obj)
-    except Exception:  # not picklable: the caller goes on with the next best form  # noqa: BLE001
+    except BaseException:  # not picklable: the caller takes the next best form  # noqa: BLE001
         return None
 
 
@@ -108,10 +116,14 @@ def _constructs(parts: tuple[Any, ...]) -> bool:
         return False
 
 
+def _type_name(exc: BaseException) -> str:
+    return f"{type(exc).__module__}.{type(exc).__qualname__}"
+
+
 def _text(exc: BaseException) -> str:
     try:
-        return str(exc)
-    except Exception as error:  # noqa: BLE001
+        return str.__str__(str(exc))  # a subclass of str cannot be marshalled
+    except BaseException as error:  # user code  # noqa: BLE001
         return f"<str() failed: {type(error).__name__}>"
 
 
@@ -133,7 +145,11 @@ def _frames(exc: BaseException, skip: int) -> list[tuple[str, int, str]]:
 
 def decode(data: bytes) -> BaseException:
     """The exception that `encode` was given, or its stand-in; never raises."""
-    return _Decoder(marshal.loads(data)).build(0)
+    nodes = marshal.loads(data)
+    try:
+        return _Decoder(nodes).build(0)
+    except BaseException:  # user code of a kind that nobody thought of  # noqa: BLE001
+        return _stand_in(_NOTHING, *nodes[0][2:5])
 
 
 class _Decoder:
@@ -153,7 +169,7 @@ class _Decoder:
         if context >= 0:
             object.__setattr__(exc, "__context__", self.build(context))
         object.__setattr__(exc, "__suppress_context__", suppress)
-        return exc.with_traceback(_traceback(frames))
+        return BaseException.with_traceback(exc, _traceback(frames))
 
     def _make(
         self, mode: int, content: Any, type_name: str, text: str, frames: Any
@@ -170,11 +186,9 @@ class _Decoder:
             if isinstance(exc, BaseException):
                 return exc
         except BaseException:  # user code; the stand-in tells what it was  # noqa: BLE001
-            pass_on = (
-                content if isinstance(content, tuple) and len(content) == 3 else (None, None, {})
-            )
+            pass_on = content if isinstance(content, tuple) and len(content) == 3 else _NOTHING
             return _stand_in(pass_on, type_name, text, frames)
-        return _stand_in((None, None, {}), type_name, text, frames)
+        return _stand_in(_NOTHING, type_name, text, frames)
 
     def _group(self, content: Any) -> BaseException:
         cls, message, members, state = content
@@ -206,14 +220,17 @@ def _stand_in(content: Any, type_name: str, text: str, frames: Any) -> BaseExcep
     from unirun._errors import RemoteError
 
     cls, args, state = content
-    exc = _instance(_dual_class(cls), text)
-    exc.args = _load_args(args, text)
+    try:
+        exc = _instance(_dual_class(cls), text)
+    except BaseException:  # its __new__ is the user's  # noqa: BLE001
+        exc = _instance(RemoteError, text)
+    object.__setattr__(exc, "args", _load_args(args, text))
     if isinstance(exc, RemoteError):
         exc.__dict__.update(_load_state(state))
-        exc.type_name = type_name
-        exc.traceback_text = _format(frames)
         # As itself where it is also of the original class: handlers compare the text.
-        exc._text = text if type(exc) is not RemoteError else f"{type_name}: {text}"
+        shown = text if type(exc) is not RemoteError else f"{type_name}: {text}"
+        about = {"type_name": type_name, "traceback_text": _format(frames), "_text": shown}
+        exc.__dict__.update(about)
     return exc
 
 
@@ -257,7 +274,7 @@ def _reduce_dual(self: Any) -> Any:
 
 def _rebuild_dual(original: type[BaseException], args: Any, state: Any) -> BaseException:
     exc = _instance(dual(original), "")
-    exc.args = args
+    object.__setattr__(exc, "args", args)
     exc.__dict__.update(state)
     return exc
 

@@ -251,9 +251,8 @@ class RetriedCalls:
         self._clock.close()
         do()
 
-    def wait(self, timeout: float | None) -> bool:
-        """Wait until no call is open; False if `timeout` passed first."""
-        until = None if timeout is None else time.monotonic() + timeout
+    def wait(self, until: float | None) -> bool:
+        """Wait until no call is open; False if that moment passed first."""
         with self._lock:
             futures = list(self._open)
         return all(

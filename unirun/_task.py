@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     from unirun._choice import Explanation
@@ -22,6 +22,8 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 class Task(Generic[P, R]):
@@ -44,7 +46,13 @@ class Task(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    @overload
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run on the current executor; as `Executor.submit`."""
         from unirun._executor import current_executor  # engines are imported at first use
 
@@ -58,7 +66,11 @@ class Task(Generic[P, R]):
         _check_bound(self)
         return current_executor().map(self, *iterables, **options)
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def run(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def run(self, *args: Any, **kwargs: Any) -> Any:
         """Run on the current executor and wait for the result."""
         from unirun._api import finish
 
@@ -113,7 +125,13 @@ class BoundTask(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.__func__.fn(self.__self__, *args, **kwargs)
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    @overload
+    def submit(
+        self: BoundTask[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """As `Task.submit`, with the object as first argument."""
         return self.__func__.submit(self.__self__, *args, **kwargs)
 
@@ -123,7 +141,11 @@ class BoundTask(Generic[P, R]):
 
         return current_executor().map(self, *iterables, **options)
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def run(self: BoundTask[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def run(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.run`, with the object as first argument."""
         return self.__func__.run(self.__self__, *args, **kwargs)
 
@@ -165,10 +187,31 @@ class ClassTask(classmethod):  # type: ignore[type-arg]
         return ClassTask, (self.__func__,)
 
 
+if TYPE_CHECKING:
+
+    class TaskOfClass(Task[Concatenate[C, Q], R], Generic[C, Q, R]):
+        """A class method. A type checker has taken @classmethod off before it comes to @task; what
+        it sees is a method whose first parameter is a class."""
+
+        def __get__(  # type: ignore[override]
+            self, obj: object, owner: type | None = None
+        ) -> BoundTask[Q, R]: ...
+
+    class Decorator(Protocol):
+        """What `task` is once it has its options."""
+
+        @overload
+        def __call__(self, fn: Callable[Concatenate[C, Q], R], /) -> TaskOfClass[C, Q, R]: ...
+        @overload
+        def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(fn: Callable[Concatenate[C, Q], R], /) -> TaskOfClass[C, Q, R]: ...
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(**options: Any) -> Decorator: ...
 def task(fn: Any = None, /, **options: Any) -> Any:
     """Make a function a task: `@task` or `@task(kind="cpu", timeout=30)`.
 

@@ -174,6 +174,11 @@ class Coordinator:
                 request.subject.timed_out(request)
         return self._taken()
 
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether `expire` may ever have something to do; safe without any lock."""
+        return bool(self._deadlines)
+
     def next_deadline(self) -> float | None:
         """When `expire` has something to do; None while nothing waits for a time."""
         while self._deadlines and not self._deadlines[0][2].timed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -236,9 +237,11 @@ class ProcessBackend(Backend):
         return wire.pack(
             wire.SETUP,
             text_of(sys.path),
-            list(sys.argv),
+            text_of(getattr(sys, "argv", ())),
+            _current_directory(),
             self._authkey,
             self.spec.settings,
+            self.spec.preload,
             self._initializer,
         )
 
@@ -247,6 +250,13 @@ class ProcessBackend(Backend):
         spec = self.spec
         setup = None if spec.initializer is None else (spec.initializer, spec.initargs)
         worker.main(*fds, local_setup=setup)
+
+
+def _current_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it was removed: workers stay where they are
 
 
 def _method_and_initializer(spec: WorkerSpec) -> tuple[str, bytes | None]:

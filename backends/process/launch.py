@@ -11,6 +11,7 @@ life-line, whose other end only this process holds.
 
 from __future__ import annotations
 
+import atexit
 import marshal
 import os
 import signal
@@ -19,6 +20,7 @@ import sys
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
@@ -102,7 +104,7 @@ def make(
     if method == "zygote":
         return ZygoteLauncher(preload)
     if method == "spawn":
-        return SpawnLauncher(preload)
+        return SpawnLauncher()
     return ForkLauncher(body)
 
 
@@ -114,35 +116,47 @@ class ZygoteLauncher(Launcher):
         self._preload = preload
         self._control: socket.socket | None = None  # ours; closed when the zygote ends or we do
         self._pid = 0
-        self._workers: set[int] = set()
+        # Workers it has not been asked for yet; with copies of their descriptors, closed then.
+        self._unsent: deque[tuple[int, list[int]]] = deque()
         self._news: list[News] = []
 
     def start(self, worker: int, fds: tuple[int, int, int]) -> None:
         if self._control is None:
             self._start_zygote()
         assert self._control is not None
-        request = b"F" + worker.to_bytes(8, "little")
+        if self._unsent or not self._request(worker, list(fds)):
+            copies: list[int] = []
+            self._unsent.append((worker, copies))
+            copies += [os.dup(fd) for fd in fds]
+
+    def _request(self, worker: int, fds: list[int]) -> bool:
+        """Ask for a worker; False if the zygote is too far behind to be asked for more."""
+        assert self._control is not None
         try:
-            socket.send_fds(self._control, [request], list(fds))
+            socket.send_fds(self._control, [b"F" + worker.to_bytes(8, "little")], fds)
+        except BlockingIOError:
+            return False
         except OSError:
             self._lose()
             self._news.append(Exited(worker, None))
-            return
-        self._workers.add(worker)
+        return True
 
     def _start_zygote(self) -> None:
+        call = f"from unirun.backends.process.zygote import main; main(3, {list(self._preload)!r})"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            call = (
-                f"from unirun.backends.process.zygote import main; main(3, {list(self._preload)!r})"
-            )
-            self._pid = spawn_python(call, [theirs.fileno()])
+            try:
+                self._pid = spawn_python(call, [theirs.fileno()])
+            except BaseException:
+                ours.close()
+                raise
         ours.setblocking(False)
         self._control = ours
         self._watch(ours.fileno())
 
     def fds(self) -> list[int]:
-        return [] if self._control is None else [self._control.fileno()]
+        copies = [fd for _, fds in self._unsent for fd in fds]
+        return copies if self._control is None else [self._control.fileno(), *copies]
 
     def news(self) -> list[News]:
         while self._control is not None:
@@ -156,6 +170,8 @@ class ZygoteLauncher(Launcher):
                 self._note(data)
             else:
                 self._lose()
+        while self._unsent and self._control is not None and self._request(*self._unsent[0]):
+            self._drop_unsent()
         news, self._news = self._news, []
         return news
 
@@ -169,13 +185,15 @@ class ZygoteLauncher(Launcher):
         if code == b"S":
             self._news.append(Started(worker, value))
         else:
-            self._workers.discard(worker)
             self._news.append(Exited(worker, None if value == -999 else value))
 
     def give_up(self) -> None:
         """A zygote that is stopped tells nothing; one that is dead is `Lost`."""
-        if self._control is not None:
-            os.kill(self._pid, signal.SIGKILL)
+        try:
+            if self._control is not None:
+                os.kill(self._pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # it died just now, and a SIGCHLD handler of the program has reaped it
 
     def _lose(self) -> None:
         if self._control is not None:
@@ -187,7 +205,13 @@ class ZygoteLauncher(Launcher):
             self._unwatch(self._control.fileno())
             self._control.close()
             self._control = None
+            while self._unsent:
+                self._drop_unsent()
             reap(self._pid)
+
+    def _drop_unsent(self) -> None:
+        for fd in self._unsent.popleft()[1]:
+            os.close(fd)
 
 
 # -- spawn ---------------------------------------------------------------------------------------
@@ -238,13 +262,8 @@ class ChildLauncher(Launcher):
 
 
 class SpawnLauncher(ChildLauncher):
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        super().__init__()
-        self._preload = preload
-
     def _launch(self, worker: int, fds: tuple[int, int, int]) -> int:
-        call = "".join(f"import {name}\n" for name in self._preload)
-        call += "import os\nif os.getsid(0) != os.getpid(): os.setsid()\n"
+        call = "import os\nif os.getsid(0) != os.getpid(): os.setsid()\n"
         call += "from unirun.backends.process.worker import main; main(3, 4, 5)"
         return spawn_python(call, list(fds))
 
@@ -257,6 +276,9 @@ class ForkLauncher(ChildLauncher):
         self._body = body
 
     def _launch(self, worker: int, fds: tuple[int, int, int]) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # else the child would write the same once more
         with warnings.catch_warnings():
             # Python 3.12+ warns of forking under threads; whoever asks for "fork" has been told.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -264,6 +286,7 @@ class ForkLauncher(ChildLauncher):
         if pid == 0:
             try:
                 os.setsid()
+                atexit._clear()  # those are for the end of the program
                 self._body(worker, fds)
             finally:
                 os._exit(1)
@@ -289,8 +312,8 @@ def spawn_python(call: str, fds: list[int]) -> int:
         setup = 3 + len(fds)
         code = f"""import sys, marshal, os
 sys.path[:] = marshal.loads(os.read({setup}, 1 << 20))
-os.close({setup})
-"""
+os.closerange({setup}, 65536)
+"""  # what else is inheritable here is no business of a worker
         blob = marshal.dumps([str(entry) for entry in sys.path])
         os.set_blocking(writer, False)
         if os.write(writer, blob) < len(blob):

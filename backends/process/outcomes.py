@@ -84,10 +84,9 @@ def queue_timeout_of(future: ProcessFuture) -> QueueTimeout:
     return QueueTimeout(f"{future.name} still waited for a worker when its time was up")
 
 
-def initializer_failure(data: bytes) -> InitializerFailed:
+def initializer_failure(what: str, data: bytes) -> InitializerFailed:
     cause = decode(data)
-    text = f"the initializer failed in a worker: {_text(cause)}"
-    error = InitializerFailed(text)
+    error = InitializerFailed(f"{what}: {_text(cause)}")
     error.__cause__ = cause
     return error
 

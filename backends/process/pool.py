@@ -329,7 +329,7 @@ class Pool:
         if code == wire.READY:
             self._do(self._state.worker_ready(worker.number))
         elif code == wire.BROKEN:
-            self._failure = outcomes.initializer_failure(message[1])
+            self._failure = outcomes.initializer_failure(message[1], message[2])
             self._do(self._state.break_down())
         elif code == wire.PART:
             future = self._calls.get(message[1])

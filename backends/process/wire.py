@@ -51,7 +51,8 @@ class FrameReader:
     def receive(self, fd: int) -> list[Message]:
         """Read once and return the messages that are complete.
 
-        Raises EOFError at the end of the pipe and BlockingIOError when a non-blocking one is empty.
+        Raises EOFError at the end of the pipe, BlockingIOError when a non-blocking one is empty,
+        and ValueError when what comes is nothing of ours.
         """
         if self._big is not None:
             return self._receive_big(fd)
@@ -73,13 +74,16 @@ class FrameReader:
                     return messages
                 break
             with memoryview(buffer) as view:
-                messages.append(loads(view[start + _HEAD : end]))
+                messages.append(_message(view[start + _HEAD : end]))
             start = end
         del buffer[:start]
         return messages
 
     def _begin_big(self, start: int, length: int) -> None:
-        self._big = bytearray(length)
+        try:
+            self._big = bytearray(length)
+        except (MemoryError, OverflowError) as exc:
+            raise ValueError(f"a frame of {length} bytes") from exc
         self._filled = len(self._buffer) - start
         self._big[: self._filled] = self._buffer[start:]
         self._buffer = bytearray()
@@ -95,7 +99,17 @@ class FrameReader:
         if self._filled < len(big):
             return []
         self._big = None
-        return [loads(big)]
+        return [_message(big)]
+
+
+def _message(body: bytearray | memoryview) -> Message:
+    try:
+        message = loads(body)
+    except (EOFError, MemoryError, TypeError) as exc:
+        raise ValueError("a frame that holds no message") from exc
+    if type(message) is not tuple or not message:
+        raise ValueError(f"a {type(message).__name__} instead of a message")
+    return message
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -7,8 +7,9 @@ forks or exits is an outcome.
 1. SIGINT is ignored: Ctrl-C is the parent's business.  SIGTERM ends the process, unless the task
    installed a handler of its own; SIGKILL follows after the grace.
 2. A task may fork. The child drops our pipes at once, and if it returns into this loop it exits.
-3. If the parent dies, the life-line ends, and the kernel ends this process (SIGIO, whose default
-   is to terminate) whatever the task is doing; where the kernel cannot, a thread watches it.
+3. If the parent dies, the life-line ends, and the kernel ends this process and its group (SIGIO,
+   whose default is to terminate) whatever the task is doing; where the kernel cannot, a thread
+   watches it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import sys
 import time
 import types
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock, get_ident, start_new_thread
 
 from unirun import _context
 from unirun._payload import dumps, loads
@@ -44,6 +45,8 @@ def main(tasks: int, results: int, lifeline: int, local_setup: Any = None) -> No
     """
     status = 1
     try:
+        for fd in (tasks, results, lifeline):
+            os.set_inheritable(fd, False)  # not for the programs that a task starts
         _settle_in(lifeline)
         status = Worker(tasks, results).serve(local_setup)
     except BaseException:  # ours, not the task's: show it, and die  # noqa: BLE001
@@ -55,6 +58,7 @@ def main(tasks: int, results: int, lifeline: int, local_setup: Any = None) -> No
 def _settle_in(lifeline: int) -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+    _signal.set_wakeup_fd(-1)  # a fork may have brought the parent's
     if hasattr(_signal, "pthread_sigmask"):
         _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
     _follow_parent(lifeline)
@@ -67,13 +71,11 @@ def _follow_parent(lifeline: int) -> None:
     try:
         import fcntl
 
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
-    except (ImportError, AttributeError, OSError):
-        start_new_thread(_watch, (lifeline,))
-        return
-    if sys.platform != "linux":  # elsewhere pipes do not signal
+        # Opened anew: whom to signal belongs to the opening, which all workers inherit.
+        own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY)
+        fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
+    except (ImportError, AttributeError, OSError):  # elsewhere pipes do not signal
         start_new_thread(_watch, (lifeline,))
         return
     import select
@@ -115,28 +117,30 @@ def _print_traceback() -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         try:
+            stream = getattr(sys, name, None)
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError):
-            continue  # the task closed it
+        except BaseException:  # noqa: BLE001  # the task closed it, or put its own there
+            continue
 
 
 class WorkerToken(_context.Token):
     """Learns of a cancellation from the task pipe, which is silent otherwise while a call runs."""
 
-    __slots__ = ("_worker",)
+    __slots__ = ("_call", "_worker")
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, call: int) -> None:
         self._worker = worker
+        self._call = call
 
     def is_set(self) -> bool:
-        return self._worker.poll_cancelled(0)
+        return self._worker.poll_cancelled(self._call, 0)
 
     def wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._worker.poll_cancelled(until - time.monotonic()):
+        while not self._worker.poll_cancelled(self._call, until - time.monotonic()):
             if time.monotonic() >= until:
                 return
 
@@ -153,16 +157,23 @@ class Worker:
         # Guards the task pipe while a call runs: any of its threads may ask for cancellation.
         self._pipe = allocate_lock()
         self._writing = allocate_lock()  # one frame at a time: a task's threads may emit
-        self._functions: dict[int, Any] = {}
+        self._functions: dict[int, Any] = {}  # bytes until one has been unpickled
+        self._main_thread = get_ident()
         self._cancelled: set[int] = set()
         self._running = 0
         os.register_at_fork(after_in_child=self._forget_pipes)
 
     def _forget_pipes(self) -> None:
         """Rule 2: in a child that a task forked."""
-        os.close(self._tasks)
-        os.close(self._results)
+        fds = [fd for fd in (self._tasks, self._results) if fd >= 0]
         self._tasks = self._results = -1
+        self._running = 0
+        self._pipe = allocate_lock()
+        for fd in fds:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # the task has closed what was not its own
         _context.in_worker_process = False
 
     # -- the loop -------------------------------------------------------------------------------
@@ -196,23 +207,31 @@ class Worker:
     def _set_up(
         self,
         local_setup: Any,
-        path: list[str] | None,
+        path: list[str],
         argv: list[str],
+        cwd: str | None,
         authkey: bytes,
         settings: bytes | None,
+        preload: tuple[str, ...],
         initializer: bytes | None,
     ) -> bool:
-        if path is not None:
-            sys.path[:] = path
+        sys.path[:] = path
         sys.argv[:] = argv
         _context.authkey = authkey
         _context.inherited_settings = settings
+        doing = "the worker could not enter the working directory of its parent"
         try:
+            if cwd is not None:
+                os.chdir(cwd)  # the zygote's may be an older one
+            for name in preload:  # it has, unless this worker comes from no zygote
+                doing = f"cannot preload {name!r}"
+                __import__(name)
+            doing = "the initializer failed in a worker"
             setup = loads(initializer) if initializer is not None else local_setup
             if setup is not None:
                 setup[0](*setup[1])
         except BaseException as exc:  # user code; the parent is told  # noqa: BLE001
-            self._send(wire.BROKEN, _encode(exc, 1))
+            self._send(wire.BROKEN, doing, _encode(exc, 1))
             return False
         self._send(wire.READY)
         return True
@@ -226,6 +245,7 @@ class Worker:
         try:
             fn, args, kwargs = self._decode(function_id, function, data)
         except BaseException as exc:  # user code runs in there  # noqa: BLE001
+            self._running = 0
             self._send(wire.UNREADABLE, number, _encode(exc, 1))
             return
         code, answer = contextvars.Context().run(self._outcome, number, fn, args, kwargs, about)
@@ -233,8 +253,18 @@ class Worker:
         if os.getpid() != self._pid:
             _leave_forked_child(code, answer)
         _flush()
-        self._cancelled.clear()
-        self._send(code, number, answer)
+        with self._pipe:  # from here on, a thread that the task has left does not read from it
+            self._running = 0
+            self._cancelled.clear()
+        self._answer(code, number, answer)
+
+    def _answer(self, code: int, number: int, answer: bytes) -> None:
+        try:
+            frame = wire.pack(code, number, answer)
+        except (MemoryError, ValueError) as exc:  # larger than memory, or than marshal can write
+            frame = wire.pack(wire.UNSENDABLE, number, _encode(exc, 99))
+        with self._writing:
+            wire.write_all(self._results, frame)
 
     def _decode(self, function_id: int, function: bytes | None, data: bytes) -> Any:
         if b"multiprocessing" in data:
@@ -242,9 +272,12 @@ class Worker:
         if not function_id:
             return loads(data)
         if function is not None:
-            self._functions[function_id] = loads(function)
+            self._functions[function_id] = function
+        fn = self._functions[function_id]
+        if type(fn) is bytes:  # it is sent only once, but may fail to unpickle more often
+            fn = self._functions[function_id] = loads(fn)
         args, kwargs = loads(data)
-        return self._functions[function_id], args, kwargs
+        return fn, args, kwargs
 
     def _outcome(
         self, number: int, fn: Callable[..., Any], args: Any, kwargs: Any, about: Any
@@ -256,7 +289,7 @@ class Worker:
             kind=kind,
             backend="process",
             worker=f"pid {self._pid}",
-            token=WorkerToken(self),
+            token=WorkerToken(self, number),
             attempt=attempt,
             deadline=deadline,
             emit=(lambda part: self._send(wire.PART, number, part)) if wants_parts else None,
@@ -273,17 +306,21 @@ class Worker:
         except BaseException as exc:  # SerializationError, or a MemoryError in it  # noqa: BLE001
             return wire.UNSENDABLE, _encode(exc, 99)
 
-    def poll_cancelled(self, seconds: float) -> bool:
-        """Whether the running call was cancelled; waits up to `seconds` for the news."""
+    def poll_cancelled(self, call: int, seconds: float) -> bool:
+        """Whether `call`, if it still runs, was cancelled; waits up to `seconds` for the news."""
         import select
 
+        if get_ident() != self._main_thread:
+            seconds = min(seconds, 0.05)  # the answer must not wait for a thread of the task
         with self._pipe:
-            if self._running not in self._cancelled:
+            if self._running == call and call not in self._cancelled:
                 poll = select.poll()
                 poll.register(self._tasks, select.POLLIN)
                 if poll.poll(max(0.0, seconds) * 1000):
                     self._hear()
-            return self._running in self._cancelled
+            elif self._running != call:
+                time.sleep(max(0.0, seconds))
+            return call in self._cancelled
 
     def _hear(self) -> None:
         try:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from process.line import Line
+from process.line import PATIENCE, Line
 
 
 def sleep(line: Line) -> None:
@@ -56,6 +56,12 @@ def answer_to_sigterm(line: Line) -> str:
     return "as if nothing had happened"
 
 
+def start_a_child(line: Line) -> None:
+    child = subprocess.Popen(["sleep", "1000"])
+    line.send(f"{os.getpid()} {child.pid}")
+    time.sleep(1000)
+
+
 def start_children(line: Line) -> None:
     children = [
         subprocess.Popen(["sleep", "1000"]),
@@ -88,7 +94,7 @@ def log_start(path: str, number: int, rounds: int) -> int:
     return number
 
 
-# -- dying -------------------------------------------------------------------------------------
+# -- dying --------------------------------------------------------------------------------------
 
 
 def by_sigkill() -> None:
@@ -151,18 +157,11 @@ def return_what_dies() -> DiesPickled:
     return DiesPickled()
 
 
-def die_half_way() -> bytes:
-    """Dies while its result of 100 MB is on its way."""
-    threading = __import__("threading")
-    threading.Thread(target=_die_once_written, args=(10_000_000,), daemon=True).start()
+def return_much(line: Line, ready: Line) -> bytes:
+    ready.send(os.getpid())
+    line.wait()
+    ready.send(os.getpid())
     return bytes(100_000_000)
-
-
-def _die_once_written(count: int) -> None:
-    while True:
-        words = Path("/proc/self/io").read_text().split()
-        if int(words[words.index("wchar:") + 1]) > count:
-            by_sigkill()
 
 
 def note_and_die(path: str) -> None:
@@ -205,3 +204,244 @@ def answer_and_die(line: Line, ready: Line) -> str:
     thread = threading.Thread(target=die_when_told, args=(line, ready), daemon=True)
     thread.start()
     return "answer"
+
+
+# -- bad manners --------------------------------------------------------------------------------
+
+
+def fork_and(child: str) -> int:
+    """The exit status of a child that leaves the task in one way or another."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if child == "exits":
+        sys.exit(3)
+    if child == "raises":
+        raise ValueError("in the child")
+    if child == "forks":
+        return fork_and("returns")
+    return 99
+
+
+def close_fds(first: int, last: int) -> str:
+    os.closerange(first, last + 1)
+    return "closed"
+
+
+def use_multiprocessing(method: str) -> list[int]:
+    import multiprocessing
+
+    context = multiprocessing.get_context(method)
+    process = context.Process(target=sys.exit, args=(7,))
+    process.start()
+    process.join(PATIENCE)
+    with context.Pool(2) as pool:
+        return [process.exitcode or 0, *pool.map(double, [1, 2])]
+
+
+def use_subprocess() -> str:
+    return subprocess.run(
+        ["sh", "-c", "ls -l /proc/self/fd; echo fine"],
+        close_fds=False,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def replace_stdout(how: str) -> str:
+    class Nothing:
+        pass
+
+    if how == "nonsense":
+        sys.stdout = Nothing()  # type: ignore[assignment]
+    elif how == "none":
+        sys.stdout = None  # type: ignore[assignment]
+    elif how == "deleted":
+        del sys.stdout
+    else:
+        sys.stdout.close()
+    return how
+
+
+def write_into_every_pipe(garbage: bytes) -> None:
+    for fd in range(3, 20):
+        with contextlib.suppress(OSError):
+            os.write(fd, garbage)
+    time.sleep(1000)
+
+
+def call_home(module: str) -> str:
+    return module
+
+
+class Unread:
+    """Cannot be unpickled."""
+
+    def __reduce__(self) -> object:
+        return int, ("no number",)
+
+
+class UnreadAtHome:
+    """Can be unpickled in a worker only."""
+
+    def __init__(self, home: int) -> None:
+        self.home = home
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        if os.getpid() == state["home"]:
+            raise LookupError("not here")
+        self.__dict__.update(state)
+
+
+def hand_back(value: object) -> object:
+    return value
+
+
+def fail_to_pickle(kind: type[BaseException]) -> object:
+    return Refusing(kind)
+
+
+class Refusing:
+    """Raises whatever is wanted when it is pickled."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> object:
+        raise self.kind("not me")
+
+
+class Silent(Exception):
+    """Has no text, and says so violently."""
+
+    def __str__(self) -> str:
+        raise SystemExit("no text for you")
+
+
+def raise_silent(*_: object) -> None:
+    raise Silent
+
+
+class RaisesSilentAtHome:
+    def __init__(self, home: int) -> None:
+        self.home = home
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        if os.getpid() == state["home"]:
+            raise Silent
+        self.__dict__.update(state)
+
+
+class RaisesSilentAway:
+    def __init__(self, home: int) -> None:
+        self.home = home
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        if os.getpid() != state["home"]:
+            raise Silent
+
+
+def leave_a_thread_asking(ready: Line, line: Line) -> str:
+    """Its thread goes on asking whether a call was cancelled that has ended long ago."""
+    import threading
+
+    from unirun import current_task
+
+    task = current_task()
+    assert task is not None
+
+    def ask() -> None:
+        while not task.cancelled:
+            task.token.wait(0.001)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return "answer"
+
+
+def sleep_until_cancelled(ready: Line) -> str:
+    from unirun import TaskCancelled, current_task
+
+    task = current_task()
+    assert task is not None
+    ready.send()
+    try:
+        task.sleep(PATIENCE)
+    except TaskCancelled:
+        return "cancelled"
+    return "slept"
+
+
+def fork_and_ask() -> int:
+    from unirun import current_task
+
+    task = current_task()
+    assert task is not None
+    pid = os.fork()
+    if not pid:
+        os._exit(int(task.cancelled))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def allocate(size: int) -> bytes:
+    return bytes(size)
+
+
+def length(data: bytes) -> int:
+    return len(data)
+
+
+def echo(data: bytes) -> bytes:
+    return data
+
+
+# -- what a worker has, and is ------------------------------------------------------------------
+
+
+def loaded(module: str) -> bool:
+    return module in sys.modules
+
+
+def cwd() -> str:
+    return str(Path.cwd())
+
+
+def use_module(name: str) -> str:
+    return __import__(name).VALUE  # type: ignore[no-any-return]
+
+
+def parent() -> int:
+    return os.getppid()
+
+
+def argv() -> list[str]:
+    return sys.argv
+
+
+remembered: list[object] = []
+
+
+def remember(*values: object) -> None:
+    remembered.extend(values)
+
+
+def recall() -> list[object]:
+    return remembered
+
+
+def note_and_return(path: str, value: int) -> int:
+    note(path, str(value))
+    return value
+
+
+def wait_and_note(line: Line, ready: Line, path: str) -> None:
+    ready.send(os.getpid())
+    line.wait()
+    note(path, "done")
+
+
+def leave_a_thread_running() -> int:
+    import threading
+
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    return os.getpid()

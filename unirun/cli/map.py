@@ -85,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=1,
-        help="send N inputs at a time to a worker process; for functions that take microseconds",
+        help="send N inputs at a time to a worker process, whose results come back together; "
+        "for functions that take microseconds (default: 1)",
     )
     parser.add_argument(
         "--progress",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 import pickle
 import signal
@@ -115,6 +116,17 @@ class CrashTests(Suite):
         assert [each for each in results if each is not results[7]] == [*range(7), *range(8, 20)]
         ran = [int(each) for each in path.read_text().split(",") if each]
         assert sorted(ran) == list(range(20))
+
+    @needs("isolation")
+    def test_a_crash_in_a_map_that_is_read_behind_with_costs_one_item(self, tmp_path: Path) -> None:
+        """What was to run behind it in the same call has run when `with` is left."""
+        path = str(tmp_path / "ran")
+        with self.make_executor() as executor:
+            crash_at_7 = functools.partial(subjects.exit_at, path, 7)
+            results = executor.map(crash_at_7, range(20), errors="return", chunksize=5)
+        found = list(results)
+        assert isinstance(found.pop(7), WorkerCrashed)
+        assert found == [*range(7), *range(8, 20)]
 
     @needs("isolation")
     def test_a_crash_survives_pickle(self, executor: Executor) -> None:

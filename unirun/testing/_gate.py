@@ -68,6 +68,11 @@ class Gate:
         self._arrivals.append(arrival)
         return arrival
 
+    @property
+    def last(self) -> Arrival:
+        """The one that arrived last."""
+        return self._arrivals[-1]
+
     def arrivals(self, count: int) -> list[Arrival]:
         """The next `count` calls, all of them waiting at the same time."""
         return [self.arrival() for _ in range(count)]

@@ -115,6 +115,17 @@ class KillTests(Suite):
                 assert future.result(0) == n
         assert self.still_works(executor)
 
+    @needs("killable")
+    def test_a_call_with_retries_can_be_killed(self, executor: Executor, gate: Gate) -> None:
+        """In its first attempt; there is no second."""
+        future = executor.options(retries=3).submit(subjects.hold, gate.address)
+        arrival = gate.arrival()
+        assert future.kill(grace=0) is True
+        assert arrival.is_gone()
+        assert _is_killed(future)
+        assert self.still_works(executor)
+        assert gate.is_empty()
+
     @needs("cooperative")
     def test_killing_a_waiting_call_cancels_it(
         self, single: Executor, gate: Gate, tmp_path: Path

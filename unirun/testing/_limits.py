@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from unirun import Executor, QueueTimeout, Retry, TaskTimeout, UnsupportedByBackend
 from unirun.testing import _subjects as subjects
-from unirun.testing._gate import PATIENCE, Gate
+from unirun.testing._gate import PATIENCE, Gate, comes_true
 from unirun.testing._suite import Suite, lacks, needs
 
 
@@ -56,11 +57,15 @@ class LimitTests(Suite):
         assert self.stats(executor).abandoned == 1
         assert self.still_works(executor)
 
-    @needs("cooperative")
-    def test_a_body_past_its_time_can_see_it(self, executor: Executor, gate: Gate) -> None:
-        """Its deadline is in `current_task()`, and `cancelled` turns True by itself."""
+    def test_a_body_can_see_how_long_it_may_run(self, executor: Executor) -> None:
+        """Its deadline is in `current_task()`."""
         about = executor.options(timeout=PATIENCE).submit(subjects.identity).result(PATIENCE)
         assert 0 < about["deadline"] - time.monotonic() <= PATIENCE
+
+    @needs("cooperative")
+    @lacks("killable")
+    def test_a_body_past_its_time_can_see_it(self, executor: Executor, gate: Gate) -> None:
+        """`current_task().cancelled` turns True by itself, so that it may stop."""
         executor.options(timeout=0.05).submit(subjects.meet_until_cancelled, gate.address)
         assert gate.arrival().is_gone()
 
@@ -223,6 +228,47 @@ class LimitTests(Suite):
         executor.shutdown(cancel_futures=True)
         assert isinstance(_end(future), CancelledError | ValueError)
         assert (tmp_path / "ran").read_text() == "."
+
+    @needs("cooperative")
+    def test_a_call_that_waits_for_its_next_attempt_can_be_cancelled(
+        self, single: Executor, gate: Gate, tmp_path: Path
+    ) -> None:
+        """It has begun, but what is left of it never runs."""
+        path = tmp_path / "ran"
+        view = single.options(retries=Retry(3, backoff=0))
+        future = view.submit(subjects.note_and_raise, str(path), ValueError("no"))
+        held = single.submit(subjects.hold, gate.address, "held")
+        gate.arrival()  # the first attempt is over, and the second behind this call
+        assert comes_true(lambda: self.stats(single).pending == 1)
+        assert comes_true(future.cancel)
+        with pytest.raises(CancelledError):
+            future.result(0)
+        gate.open()
+        assert held.result(PATIENCE) == "held"
+        assert single.submit(subjects.square, 2).result(PATIENCE) == 4
+        assert path.read_text() == "."
+
+    def test_a_call_that_pauses_between_two_attempts_can_be_cancelled(
+        self, executor: Executor, tmp_path: Path
+    ) -> None:
+        """At once."""
+        view = executor.options(retries=Retry(3, backoff=60, jitter=0))
+        future = view.submit(subjects.note_and_raise, str(tmp_path / "ran"), ValueError("no"))
+        assert subjects.appears(str(tmp_path / "ran"))
+        assert comes_true(future.cancel)
+        with pytest.raises(CancelledError):
+            future.result(0)
+        assert (tmp_path / "ran").read_text() == "."
+
+    @needs("cooperative")
+    def test_an_executor_that_is_dropped_finishes_its_retries(self, tmp_path: Path) -> None:
+        """As it finishes all that was submitted."""
+        executor = self.make_executor(1)
+        view = executor.options(retries=Retry(3, backoff=0.02, jitter=0))
+        future = view.submit(subjects.succeed_at_attempt, str(tmp_path / "ran"), 3)
+        del executor, view
+        gc.collect()
+        assert future.result(PATIENCE) == 3
 
     # -- priority ---------------------------------------------------------------------------------
 

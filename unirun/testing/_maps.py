@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -226,6 +227,19 @@ class MapTests(Suite):
             results = executor.map(subjects.square, range(500), chunksize=chunksize)
             assert [next(results) for _ in range(3)] == [0, 1, 4]
         assert list(results) == [n * n for n in range(3, 500)]
+
+    @pytest.mark.parametrize("chunksize", [1, 5])
+    @needs("cooperative")
+    def test_a_map_whose_calls_were_cancelled_says_so(
+        self, single: Executor, gate: Gate, chunksize: int
+    ) -> None:
+        """CancelledError at the first of them, as in the standard library."""
+        single.submit(subjects.hold, gate.address)
+        gate.arrival()
+        results = single.map(subjects.square, range(20), chunksize=chunksize, timeout=PATIENCE)
+        single.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises(concurrent.futures.CancelledError):
+            next(results)
 
     @needs("cooperative")
     def test_dropping_a_map_half_way_cancels_the_rest(
