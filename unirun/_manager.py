@@ -19,7 +19,6 @@ import selectors
 import shutil
 import socket
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -29,11 +28,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unirun import _channel
 from unirun._channel import DIGEST_SIZE, NONCE_SIZE, digest, limits, same
-from unirun._errors import ConfigError, ManagerLost
+from unirun._errors import ManagerLost
 from unirun._hosted_barriers import BARRIERS
 from unirun._hosted_locks import LOCKS
 from unirun._hosted_queues import QUEUES
-from unirun._sessions import HomeThread, Peer, ThreadEnd, Waiter
+from unirun._sessions import HomeThread, Peer, ThreadEnd, Waiter, listen
 from unirun.coordinator import Coordinator, Reply
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Manager"]
 
 MAX_STRANGERS: Final = 64  # connections that have not proved who they are; the oldest go first
-LONGEST_UNIX_PATH: Final = 100  # 104 on macOS, 108 on Linux
 LOOK: Final = 20e-6  # seconds to look for the next request before sleeping
 PAUSE: Final = 0.1  # seconds without accepting, when this process has no descriptor left
 
@@ -113,7 +111,7 @@ class Host:
         self._ended_threads: deque[HomeThread] = deque()
         self._unsent: deque[Peer] = deque()
         self._directory: str | None
-        self._listener, self._directory = _listen(family)
+        self._listener, self._directory = listen(family)
         self.address: Address = self._listener.getsockname()
         self._accept_again: float | None = None
         self._selector = selectors.DefaultSelector()
@@ -437,38 +435,6 @@ def _gate_timeout(deadline: float | None) -> float:
     if deadline is None:
         return -1.0
     return min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
-
-
-def _listen(family: str | None) -> tuple[socket.socket, str | None]:
-    """A listening socket, and the directory to remove after it."""
-    if family not in (None, "AF_UNIX", "AF_INET"):
-        raise ConfigError(f"unknown family {family!r}; it is 'AF_UNIX', 'AF_INET' or None")
-    unix = getattr(socket, "AF_UNIX", None) if family != "AF_INET" else None
-    directory = None
-    if unix is not None:
-        directory = tempfile.mkdtemp(prefix="unirun-")  # for this user only
-        path = os.path.join(directory, "manager")
-        if len(os.fsencode(path)) <= LONGEST_UNIX_PATH:
-            return _bound(unix, path, directory), directory
-        shutil.rmtree(directory)
-    if family == "AF_UNIX":
-        why = "this system has none" if unix is None else f"{path!r} is too long; set TMPDIR"
-        raise ConfigError(f"no unix socket for shared objects: {why}")
-    return _bound(socket.AF_INET, ("127.0.0.1", 0), None), None
-
-
-def _bound(family: int, address: Any, directory: str | None) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.bind(address)
-        listener.listen(128)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-        raise
-    return listener
 
 
 # For the end of the process and for its forks: nothing else can tell those from everyday life.

@@ -1,13 +1,17 @@
 """Who talks to the host of shared objects: threads of its own process, and connections.
 
-Both are sessions of the coordinator: they take the answers, and their end is a death.
+Both are sessions of the coordinator: they take the answers, and their end is a death.  The door by
+which connections come is here too.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import selectors
+import shutil
 import socket
+import tempfile
 import threading
 import time
 import weakref
@@ -17,8 +21,10 @@ from itertools import count
 from typing import Any, Final
 
 from unirun._channel import NONCE_SIZE, FrameReader, frame
+from unirun._errors import ConfigError
 
 HANDSHAKE_TIMEOUT: Final = 5.0
+LONGEST_UNIX_PATH: Final = 100  # 104 on macOS, 108 on Linux
 MAX_UNREAD: Final = 1 << 20  # bytes a peer leaves unread before we stop reading from it
 
 
@@ -113,3 +119,35 @@ class Peer:
     def interest(self) -> int:
         reads = selectors.EVENT_READ if self._unread <= MAX_UNREAD else 0
         return reads | (selectors.EVENT_WRITE if self._outbox else 0)
+
+
+def listen(family: str | None) -> tuple[socket.socket, str | None]:
+    """A listening socket, and the directory to remove after it."""
+    if family not in (None, "AF_UNIX", "AF_INET"):
+        raise ConfigError(f"unknown family {family!r}; it is 'AF_UNIX', 'AF_INET' or None")
+    unix = getattr(socket, "AF_UNIX", None) if family != "AF_INET" else None
+    directory = None
+    if unix is not None:
+        directory = tempfile.mkdtemp(prefix="unirun-")  # for this user only
+        path = os.path.join(directory, "manager")
+        if len(os.fsencode(path)) <= LONGEST_UNIX_PATH:
+            return _bound(unix, path, directory), directory
+        shutil.rmtree(directory)
+    if family == "AF_UNIX":
+        why = "this system has none" if unix is None else f"{path!r} is too long; set TMPDIR"
+        raise ConfigError(f"no unix socket for shared objects: {why}")
+    return _bound(socket.AF_INET, ("127.0.0.1", 0), None), None
+
+
+def _bound(family: int, address: Any, directory: str | None) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return listener

@@ -97,16 +97,7 @@ class ProcessBackend(Backend):
         self._initializer = initializer
         launcher = launch.make(method, spec.preload, self._become_worker)
         self._state = PoolState(self._size)
-        self._pool = Pool(
-            self._state,
-            launcher,
-            self._setup_frame,
-            name=spec.name,
-            grace=spec.grace,
-            idle_timeout=spec.idle_timeout,
-            max_calls=spec.max_tasks_per_child,
-            on_end=self._let_go,
-        )
+        self._pool = Pool(spec, self._state, launcher, setup=self._setup_frame, on_end=self._let_go)
         # Guards _closed, _started and the making of _manager.
         self._lock = threading.Lock()
         self._closed = False
@@ -162,7 +153,7 @@ class ProcessBackend(Backend):
             if self._closed:
                 raise ExecutorShutdown("cannot schedule new futures after shutdown")
             if not self._started:
-                self._pool.start()
+                self._pool.thread.start()
                 self._started = True
         if self._pool.refuses:
             raise self._pool.refusal()

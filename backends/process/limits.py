@@ -45,7 +45,7 @@ class Doomed:
 
     def _signal_outside(self, number: signal.Signals) -> None:
         for pid, born in self._outside:
-            if _born(pid) == born:  # else the number is somebody else's by now
+            if born and _born(pid) == born:  # else the number is somebody else's by now
                 _send(pid, number)
 
 
@@ -62,6 +62,8 @@ def is_alive(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return not os.path.isdir("/proc/self")
+    except OSError:
+        return True  # out of descriptors: we shall see later
 
 
 def descendants(pid: int) -> list[int]:
@@ -88,6 +90,8 @@ def _children(pid: int) -> list[int]:
         if os.path.isdir("/proc/self/task"):
             return []  # there is a /proc, and the process is not in it any more
         return _children_by_psutil(pid)
+    except OSError:
+        return []  # out of descriptors: its group is still reached
     return [int(child) for text in lists for child in text.split()]
 
 
@@ -104,8 +108,8 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="ascii") as file:
             return file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""  # that thread has just ended
+    except OSError:
+        return ""  # that thread has just ended, or there are no descriptors left
 
 
 def _group(pid: int) -> int | None:
@@ -120,7 +124,7 @@ def _born(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return "" if os.path.isdir("/proc/self") else _born_by_psutil(pid)
 
 

@@ -37,6 +37,8 @@ from .peer import Peer, make_pipe
 from .state import Finish, Kill, Order, PoolState, Send, Start, Stop, Worker
 
 if TYPE_CHECKING:
+    from unirun.backend import WorkerSpec
+
     from .backend import ProcessFuture
 
 STOP_PATIENCE = 5.0
@@ -50,22 +52,16 @@ NEWS_PATIENCE = 5.0
 class Pool:
     def __init__(
         self,
+        spec: WorkerSpec,
         state: PoolState,
         launcher: launch.Launcher,
         setup: Callable[[], bytes],
-        *,
-        name: str,
-        grace: float,
-        idle_timeout: float | None,
-        max_calls: int | None,
         on_end: Callable[[], None],
     ) -> None:
+        self._spec = spec
         self._state = state
         self._launcher = launcher
         self._setup = setup
-        self._grace = grace
-        self._idle_timeout = idle_timeout
-        self._max_calls = max_calls
         self._on_end = on_end
         self._workers: dict[Worker, Peer] = {}
         self._calls: dict[int, ProcessFuture] = {}
@@ -84,14 +80,11 @@ class Pool:
             lambda fd: self._selector.register(fd, selectors.EVENT_READ, self._news),
             self._selector.unregister,
         )
-        self.callbacks = CallbackThread(f"{name}-callbacks")
-        self.thread = threading.Thread(target=self._run, name=f"{name}-loop", daemon=True)
+        self.callbacks = CallbackThread(f"{spec.name}-callbacks")
+        self.thread = threading.Thread(target=self._run, name=f"{spec.name}-loop", daemon=True)
         _pools.add(self)
 
     # -- from any thread ------------------------------------------------------------------------
-
-    def start(self) -> None:
-        self.thread.start()
 
     def close_unused(self) -> None:
         """Close what a pool holds that was never started; it will not be started any more."""
@@ -135,16 +128,15 @@ class Pool:
         self._do(self._state.cancel(future.number))
 
     def cancel_running(self, future: ProcessFuture) -> None:
-        worker = self._workers.get(self._holder(future.number))
+        worker = self._holder(future)
         if worker is not None:
             worker.write(wire.pack(wire.CANCEL, future.number))
 
     def kill(self, future: ProcessFuture, grace: float | None, reason: BaseException) -> None:
-        holder = self._state.holder(future.number)
-        if holder is not None and future.reason is None:
-            future.reason = reason
-            future.victim_of = self._workers[holder]
-            future.victim_of.grace = grace
+        worker = self._holder(future)
+        if worker is not None and future.reason is None:
+            future.reason, future.victim_of = reason, worker
+            worker.grace = grace
         elif future.victim_of is not None:
             self._hasten(future.victim_of, grace)
         self._do(self._state.kill(future.number))
@@ -168,12 +160,9 @@ class Pool:
             if future.running() and future.reason is None:
                 future.reason = reason
 
-    def resize(self, size: int) -> None:
-        self._do(self._state.resize(size))
-
-    def _holder(self, call: int) -> Worker:
-        holder = self._state.holder(call)
-        return -1 if holder is None else holder
+    def _holder(self, future: ProcessFuture) -> Peer | None:
+        holder = self._state.holder(future.number)
+        return None if holder is None else self._workers.get(holder)
 
     # -- orders ---------------------------------------------------------------------------------
 
@@ -234,14 +223,11 @@ class Pool:
     def _stop(self, worker: Peer) -> None:
         """End of its task pipe: it leaves when it has read everything."""
         worker.close_tasks()
-        self._alarms.after(STOP_PATIENCE, self._hurry, worker)
-
-    def _hurry(self, worker: Peer) -> None:
-        self._do(self._state.hurry(worker.number))
+        self._alarms.after(STOP_PATIENCE, lambda: self._do(self._state.hurry(worker.number)))
 
     def _kill_worker(self, worker: Peer) -> None:
         if worker.grace is None:
-            worker.grace = self._grace
+            worker.grace = self._spec.grace
         if worker.pid is None:  # not known yet: killed as soon as it is
             self._alarms.after(NEWS_PATIENCE, self._insist, worker)
             return
@@ -256,7 +242,7 @@ class Pool:
 
     def _hasten(self, worker: Peer, grace: float | None) -> None:
         """It was told to die before, and gets no more time than `grace` from now on."""
-        grace = self._grace if grace is None else grace
+        grace = self._spec.grace if grace is None else grace
         if worker.grace is not None and grace < worker.grace:
             worker.grace = grace
             self._alarms.after(grace, self._kill_hard, worker)
@@ -338,7 +324,8 @@ class Pool:
         elif self._state.held(worker.number) == message[1]:
             self._answers[message[1]] = (code, message[2])
             worker.idle_since = time.monotonic()
-            last = self._max_calls is not None and worker.calls >= self._max_calls
+            limit = self._spec.max_tasks_per_child
+            last = limit is not None and worker.calls >= limit
             self._do(self._state.worker_answered(worker.number, last=last))
         else:
             self._kill_hard(worker)  # told to die, and its body is over: no need to be patient
@@ -418,8 +405,7 @@ class Pool:
             self._alarms.at(end, self._expire_waiting, future)
 
     def _limit_running(self, future: ProcessFuture) -> None:
-        end = future.end_of_running()
-        if end is not None:
+        if (end := future.end_of_running()) is not None:
             self._alarms.at(end, self._expire_running, future)
 
     def _expire_waiting(self, future: ProcessFuture) -> None:
@@ -427,20 +413,20 @@ class Pool:
             self._do(self._state.cancel(future.number))
 
     def _expire_running(self, future: ProcessFuture) -> None:
-        worker = self._workers.get(self._holder(future.number))
+        worker = self._holder(future)
         if worker is not None and worker.results >= 0:
             self._read(worker)  # an answer that has arrived wins
         if future.number in self._calls:
             self.kill(future, None, outcomes.timeout_of(future))
 
     def _retire_idle(self) -> None:
-        if self._idle_timeout is None:
+        if self._spec.idle_timeout is None:
             return
         now = time.monotonic()
         for number in self._state.idle:
-            if now - self._workers[number].idle_since >= self._idle_timeout:
+            if now - self._workers[number].idle_since >= self._spec.idle_timeout:
                 self._do(self._state.retire(number))
-        self._alarms.after(max(self._idle_timeout / 2, 0.01), self._retire_idle)
+        self._alarms.after(max(self._spec.idle_timeout / 2, 0.01), self._retire_idle)
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -471,8 +457,8 @@ class Pool:
             self._drop(worker)
         self._launcher.close()
         self._selector.close()
-        for fd in (self._lifeline, self._lifeline_held):
-            os.close(fd)
+        os.close(self._lifeline)
+        os.close(self._lifeline_held)
         self._inbox.close()
         for future in list(self._calls.values()):
             future._begin()
@@ -502,13 +488,3 @@ class Pool:
                 continue  # the loop was about to note that it has closed it
 
 
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-def _close_all_in_forked_child() -> None:
-    for pool in list(_pools):
-        if not pool.ended:
-            pool.close_in_forked_child()
-
-
-os.register_at_fork(after_in_child=_close_all_in_forked_child)
