@@ -8,7 +8,7 @@ export PYTHON
 ARGS ?=
 PY := .venv/bin/python
 # Beside the whole suite on .venv, these run on every other Python that is found.
-EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_conformance*.py)
+EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_first_use.py tests/test_conformance*.py)
 
 .NOTPARALLEL:
 .PHONY: help demo test test-everywhere lint types wheel test-wheel coverage check format clean distclean

@@ -62,6 +62,7 @@ def _end_default_executor() -> None:
     module = sys.modules.get("unirun._executor")
     if module is not None and module._default is not None:
         module._default.shutdown(kill=True, timeout=GRACE)
+        module._default = None
 
 
 def _processes() -> set[psutil.Process]:

@@ -61,11 +61,22 @@ class Clock:
             if len(self._heap) > self._limit:
                 self._drop_cancelled()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                self._start()
             elif self._heap[0][2] is appointment:
                 self._changed.notify()
         return appointment
+
+    def start(self) -> None:
+        """Start the thread now: Python 3.12.1 and before start none while the interpreter ends."""
+        with self._changed:
+            if self._thread is None and not self._closed:
+                self._start()
+
+    def _start(self) -> None:
+        """Called with the lock held."""
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        thread.start()
+        self._thread = thread
 
     def close(self) -> None:
         """Forget every appointment and end the thread; does not wait for it."""

@@ -228,6 +228,7 @@ class RetriedCalls:
         future._on_end = self._ended
         with self._lock:
             self._open.add(future)
+        self._clock.start()  # so that attempts can still be made when the interpreter ends
         try:
             future.start()
         except BaseException:

@@ -99,7 +99,8 @@ class ProcessBackend(Backend):
         self._state = PoolState(self._size)
         self._pool = Pool(spec, self._state, launcher, setup=self._setup_frame, on_end=self._let_go)
         # Guards _closed, _started and the making of _manager.
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler or a `__del__` may submit while its thread holds it.
+        self._lock = threading.RLock()
         self._closed = False
         self._started = False
         self._manager: Any = None  # hosts shared objects; ours until the last handle is dropped
@@ -146,6 +147,7 @@ class ProcessBackend(Backend):
             future._fail(exc)
             return future
         self._pool.post(self._pool.submit, future)
+        self._pool.ensure_worker()
         return future
 
     def _check_open(self) -> None:
@@ -153,10 +155,17 @@ class ProcessBackend(Backend):
             if self._closed:
                 raise ExecutorShutdown("cannot schedule new futures after shutdown")
             if not self._started:
-                self._pool.thread.start()
-                self._started = True
+                self._start()
         if self._pool.refuses:
             raise self._pool.refusal()
+
+    def _start(self) -> None:
+        self._started = True
+        try:
+            self._pool.thread.start()
+        except BaseException:  # no threads to be had
+            self._started = False
+            raise
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
         assert isinstance(future, ProcessFuture)

@@ -15,30 +15,30 @@ class CallbackThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()  # guards _thread and _closed
+        # Guards _thread and _closed, and that nothing is queued once it is closed. Reentrant, for a
+        # `__del__` that ends a future.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def run(self, callback: Callable[[], None]) -> None:
-        if self._start():
-            self._queue.put(callback)
-        else:
+        with self._lock:
+            queued = not self._closed and self._start()
+            if queued:
+                self._queue.put(callback)
+        if not queued:
             callback()  # no thread to be had: late, or at interpreter exit
 
     def _start(self) -> bool:
-        with self._lock:
-            if self._thread is not None:
-                return not self._closed
-            if self._closed:
-                return False
-            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError:
+                self._thread = None
                 return False
-            self._thread = thread
-            return True
+        return True
 
     def _work(self) -> None:
         while (callback := self._queue.get()) is not None:
@@ -48,7 +48,7 @@ class CallbackThread:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-        self._queue.put(None)
+            self._queue.put(None)
 
     def join(self, timeout: float | None) -> None:
         thread = self._thread

@@ -40,7 +40,8 @@ class FunctionTable:
     """Numbers for functions. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the making of numbers; reading needs none
+        # Guards the making of numbers; reading needs none. Reentrant, for a `__del__` that submits.
+        self._lock = threading.RLock()
         # By id of what is kept in the entry, so that the id cannot become another's: the function
         # of rule 1, the code object of rule 2.
         self._by_name: dict[int, tuple[Any, int, bytes]] = {}

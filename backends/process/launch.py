@@ -67,6 +67,9 @@ class Launcher(ABC):
     local_setup = False
     """Whether a worker has our memory, so that its initializer needs no pickle."""
 
+    works_at_exit = True
+    """Whether it can start workers when the interpreter has begun to shut down."""
+
     @abstractmethod
     def start(self, worker: int, fds: tuple[int, int, int]) -> None:
         """Start one; the caller closes `fds`, which the worker has its own copies of."""
@@ -269,6 +272,7 @@ class SpawnLauncher(ChildLauncher):
 
 
 class ForkLauncher(ChildLauncher):
+    works_at_exit = sys.version_info < (3, 12)  # "can't fork at interpreter shutdown"
     local_setup = True
 
     def __init__(self, body: Callable[[int, tuple[int, int, int]], None]) -> None:
@@ -287,10 +291,20 @@ class ForkLauncher(ChildLauncher):
             try:
                 os.setsid()
                 atexit._clear()  # those are for the end of the program
+                _take_away_stdin()
                 self._body(worker, fds)
             finally:
                 os._exit(1)
         return pid
+
+
+def _take_away_stdin() -> None:
+    """What is typed is for the program; the other start methods give their workers none either."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null:
+        os.close(null)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for as long as the process lives
 
 
 # -- a fresh interpreter -------------------------------------------------------------------------

@@ -21,14 +21,13 @@ import os
 import selectors
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from unirun._errors import ExecutorShutdown, InitializerFailed
 
-from . import launch, outcomes, wire
+from . import forks, launch, outcomes, wire
 from .alarms import Alarms
 from .callbacks import CallbackThread
 from .inbox import Inbox
@@ -45,6 +44,8 @@ STOP_PATIENCE = 5.0
 """Seconds an idle worker may take to end when asked to, exit functions included."""
 EOF_PATIENCE = 0.5
 """Seconds a worker may live on after it closed its pipe."""
+START_PATIENCE = 5.0
+"""Seconds a caller may be held up until a worker has been forked."""
 NEWS_PATIENCE = 5.0
 """Seconds to wait for a launcher to tell what must have happened."""
 
@@ -82,7 +83,7 @@ class Pool:
         )
         self.callbacks = CallbackThread(f"{spec.name}-callbacks")
         self.thread = threading.Thread(target=self._run, name=f"{spec.name}-loop", daemon=True)
-        _pools.add(self)
+        forks.watch(self)
 
     # -- from any thread ------------------------------------------------------------------------
 
@@ -94,6 +95,17 @@ class Pool:
         """Have the loop thread call `do(*args)`."""
         if not self._inbox.put(do, args):
             self._refuse_leftovers()
+
+    def ensure_worker(self) -> None:
+        """Wait for a worker to be made, where none could be made any more at the program's end."""
+        if self._launcher.works_at_exit or self._workers or self._in_loop():
+            return
+        made = threading.Event()
+        if self._inbox.put(made.set, ()):
+            made.wait(START_PATIENCE)
+
+    def _in_loop(self) -> bool:
+        return threading.current_thread() is self.thread
 
     @property
     def ended(self) -> bool:
@@ -257,7 +269,7 @@ class Pool:
             worker.doomed.kill()
 
     def _finish(self, order: Finish) -> None:
-        future = self._calls.pop(order.call)
+        future = self._calls[order.call]
         self.finished_calls += 1
         answer = self._answers.pop(order.call, None)
         if order.how == "answered":
@@ -275,6 +287,7 @@ class Pool:
         else:
             future._begin()
             future._fail(self.refusal())
+        del self._calls[order.call]  # last: a bug above must leave no future waiting
 
     def refusal(self) -> BaseException:
         """Why a call is not taken."""
@@ -453,7 +466,9 @@ class Pool:
         self._alarms.ring()
 
     def _clean_up(self) -> None:
-        for worker in list(self._workers.values()):
+        for worker in list(self._workers.values()):  # none, unless the loop has crashed
+            if worker.pid is not None:
+                Doomed(worker.pid).kill()
             self._drop(worker)
         self._launcher.close()
         self._selector.close()
@@ -475,16 +490,9 @@ class Pool:
             if do == self.submit and args[0]._begin():
                 args[0]._fail(self.refusal())
 
-    def close_in_forked_child(self) -> None:
-        """The child of a fork must hold no end of our pipes: their ends mean something."""
+    def abandon(self) -> list[int]:
+        """In a forked child, which has no loop; returns what it must close."""
         self._selector.close()
-        fds = [*self._inbox.abandon(), self._lifeline_held, *self._newborn, *self._launcher.fds()]
-        for worker in self._workers.values():
-            fds += [fd for fd in (worker.tasks, worker.results) if fd >= 0]
-        for fd in fds:
-            try:
-                os.close(fd)
-            except OSError:
-                continue  # the loop was about to note that it has closed it
-
-
+        ours = [fd for each in self._workers.values() for fd in (each.tasks, each.results)]
+        ours += [*self._inbox.abandon(), self._lifeline_held, *self._newborn]
+        return [fd for fd in (*ours, *self._launcher.fds()) if fd >= 0]

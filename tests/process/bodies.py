@@ -414,6 +414,10 @@ def parent() -> int:
     return os.getppid()
 
 
+def read_stdin() -> str:
+    return sys.stdin.read()
+
+
 def argv() -> list[str]:
     return sys.argv
 

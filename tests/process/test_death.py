@@ -25,7 +25,7 @@ def crash_of(future: "unirun.Future[Any]") -> WorkerCrashed:
     return caught.value
 
 
-# -- a worker --------------------------------------------------------------------------------------
+# -- a worker -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_worker_that_dies_after_its_answer_takes_no_other_call_along(
     assert executor.stats()["process"].crashed == 0
 
 
-# -- before the first call -------------------------------------------------------------------------
+# -- before the first call ----------------------------------------------------------------------
 
 
 def test_workers_that_die_in_the_initializer_are_not_started_for_ever(
@@ -188,7 +188,7 @@ def test_an_initializer_that_raises_is_named(pool: Pool, method: str, tmp_path: 
     assert log.read_text().count("attempt") == 1
 
 
-# -- the zygote -----------------------------------------------------------------------------------
+# -- the zygote ---------------------------------------------------------------------------------
 
 
 def test_an_idle_pool_outlives_its_zygote(pool: Pool) -> None:
@@ -249,7 +249,32 @@ def test_a_stopped_zygote_does_not_hold_up_the_shutdown(
     watch.until_gone(pid, idle, zygote.pid)
 
 
-# -- the parent ------------------------------------------------------------------------------
+# -- the loop -----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_loop_leaves_no_future_waiting(
+    pool: Pool, method: str, line: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, ready = pool(2, method), line()
+    running = executor.submit(bodies.sleep, ready)
+    pid = int(ready.wait())
+
+    def settle(*_: object) -> None:
+        raise ZeroDivisionError("the bug")
+
+    monkeypatch.setattr("unirun.backends.process.outcomes.settle", settle)
+    first, waiting = executor.submit(bodies.pid), executor.submit(bodies.sleep, ready)
+    for future in (first, running, waiting):
+        with pytest.raises(unirun.UnirunError, match=r"ZeroDivisionError: the bug.*report it"):
+            future.result(PATIENCE)
+    with pytest.raises(unirun.UnirunError, match="the bug"):
+        executor.submit(bodies.pid)
+    executor.shutdown()
+    watch.until_gone(pid)
+
+
+# -- the parent ---------------------------------------------------------------------------------
 
 PARENT = """
 import os, signal, sys, time

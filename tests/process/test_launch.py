@@ -216,6 +216,18 @@ def test_a_program_needs_no_main_guard(method: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "body\n", "")
 
 
+def test_what_is_typed_is_for_the_program(method: str, tmp_path: Path) -> None:
+    source = """
+    import sys, unirun
+    from process import bodies
+    with unirun.Executor(1, backend="process", mp_context=sys.argv[1]) as executor:
+        print(repr(executor.submit(bodies.read_stdin).result(20)), repr(sys.stdin.read()))
+    """
+    environment = watch.with_tests_on_path()
+    done = watch.run(tmp_path, source, method, env=environment, input="typed")
+    assert (done.stdout, done.stderr) == ("'' 'typed'\n", "")
+
+
 def test_what_was_printed_before_a_fork_is_printed_once(tmp_path: Path) -> None:
     source = """
     import sys, unirun

@@ -1,6 +1,7 @@
 """Who belongs to a process, and how all of them are ended."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -108,6 +109,22 @@ def test_ending_what_has_ended_is_no_error(family: Family) -> None:
     doomed.kill()
     doomed.sweep()
     Doomed(family.pid).kill()
+
+
+def test_a_group_is_ended_even_without_descriptors(family: Family) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    doomed = Doomed(family.pid)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open(os.devnull, os.O_RDONLY)
+        assert descendants(family.pid) == []
+        assert is_alive(family.pid)
+        Doomed(family.pid).terminate()
+        doomed.kill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    watch.until_gone(family.pid, family.near)
 
 
 def test_a_zombie_is_not_alive() -> None:

@@ -363,7 +363,8 @@ future.result()
 def test_a_child_of_a_fork_leaves_at_once_while_the_parent_works(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "line")
     source = """
-import time
+import time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork under threads
 line, go = Line(os.path.abspath("line")), Line(os.path.abspath("line"))
 line.keep_open()
 executor = unirun.Executor(1, backend="process")

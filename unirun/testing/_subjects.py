@@ -1,7 +1,6 @@
 """What the tests submit: functions, exceptions and objects that a worker can import.
 
-Light, since every worker process under test imports this file; so imports that take time stand
-where they are needed.
+Light, since every worker process under test imports it: slow imports stand where they are needed.
 """
 
 from __future__ import annotations
@@ -427,7 +426,10 @@ def initialized() -> list[Any]:
 
 
 def die(number: int) -> None:
-    """Kill this process by a signal."""
+    """Kill this process by a signal, without a word."""
+    import faulthandler
+
+    faulthandler.disable()  # a forked worker has inherited pytest's
     os.kill(os.getpid(), number)
     threading.Event().wait(HOLD_PATIENCE)
 
