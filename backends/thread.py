@@ -223,7 +223,19 @@ class ThreadBackend(Backend):
                 raise
             return
         if left:
-            self._end_waiting(lambda waiting: waiting.cancel())
+            self._empty_queue()
+        if future.cancelled():  # it came too late
+            raise self._refusal()
+
+    def _empty_queue(self) -> None:
+        """Nobody is left to run what raced with the shutdown; the last to leave sees to it, too."""
+        while True:
+            try:
+                future = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if future is not None:
+                future.cancel()
 
     def _ensure_workers(self) -> None:
         """Called with the lock held."""
@@ -287,8 +299,10 @@ class ThreadBackend(Backend):
         with self._lock:
             self._remove(worker)
             self._abandoned -= worker.abandoned
-            if self._closed and not self._workers:
-                self._clock.close()
+            last = self._closed and not self._workers
+        if last:
+            self._empty_queue()
+            self._clock.close()
 
     def _give_up(self, worker: _Worker) -> None:
         """Rule 2: this worker no longer counts."""

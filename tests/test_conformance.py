@@ -7,6 +7,9 @@ import asyncio
 import contextvars
 import importlib.util
 import inspect
+import os
+import re
+import subprocess
 import sys
 import threading
 import traceback
@@ -198,3 +201,73 @@ def test_functions_at_the_top_of_a_test_file_can_be_submitted(method: str) -> No
     with Executor(1, backend="process", mp_context=method) as executor:
         assert executor.submit(top_of_this_file, 1).result(PATIENCE) == 2
         assert list(executor.map(top_of_this_file, range(3), timeout=PATIENCE)) == [1, 2, 3]
+
+
+# -- the suite itself -----------------------------------------------------------------------------
+
+
+def test_what_the_suite_submits_is_light() -> None:
+    """A worker that runs it imports no pytest."""
+    with Executor(1, backend="process", mp_context="spawn") as executor:
+        assert executor.submit(subjects.square, 2).result(PATIENCE) == 4
+        loaded = executor.submit(eval, "sorted(__import__('sys').modules)").result(PATIENCE)
+    assert "unirun.testing._subjects" in loaded
+    assert not {"pytest", "_pytest", "unirun.testing._suite", "dataclasses"} & set(loaded)
+
+
+def test_the_suite_holds_its_promises_one_by_one() -> None:
+    """Each is a test of its own that says in a line what it promises; none knows a backend."""
+    promises = {name: test for name, test in vars_of(BackendTests) if name.startswith("test_")}
+    assert len(promises) >= 80
+    assert [name for name, test in promises.items() if not inspect.getdoc(test)] == []
+    sources = "".join(inspect.getsource(test) for test in promises.values())
+    assert not re.search(r"self\.backend ==|backend=.(thread|process|inline|coroutine)", sources)
+
+
+def vars_of(cls: type) -> list[tuple[str, Any]]:
+    return [pair for base in cls.__mro__ for pair in vars(base).items()]
+
+
+MINE = """
+from unirun.backends.thread import ThreadBackend
+
+class Mine(ThreadBackend):
+    name = "mine"
+"""
+MY_TESTS = """
+from unirun.testing import BackendTests
+
+class TestMine(BackendTests):
+    backend = "mine"
+    settings = {"max_tasks_per_child": None}
+
+    def test_a_result_comes_back(self, executor):
+        assert executor.submit(self.broken).result() == 2
+
+    @staticmethod
+    def broken():
+        return 1
+"""
+
+
+def test_a_backend_from_elsewhere_inherits_the_suite(tmp_path: Path) -> None:
+    """With nothing but its name; and its failures are told in detail."""
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "test_mine.py").write_text(MY_TESTS)
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[unirun.backends]\nmine = mine:Mine\n")
+    options = ["-q", "-p", "no:cacheprovider", "-k", "result or kill or cancel or time_out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    summary = done.stdout.splitlines()[-1]
+    assert re.match(r"1 failed, \d\d+ passed, \d+ skipped", summary), done.stdout
+    assert "assert 1 == 2" in done.stdout
+    assert "FAILED test_mine.py::TestMine::test_a_result_comes_back" in done.stdout

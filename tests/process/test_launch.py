@@ -237,7 +237,9 @@ def test_what_was_printed_before_a_fork_is_printed_once(tmp_path: Path) -> None:
         executor.submit(bodies.double, 1).result(20)
         executor.submit(print, "from a task").result(20)
     """
-    done = watch.run(tmp_path, source, env=watch.with_tests_on_path())
+    environment = watch.with_tests_on_path()
+    environment.pop("PYTHONUNBUFFERED", None)
+    done = watch.run(tmp_path, source, env=environment)
     assert (done.stdout, done.stderr) == ("once from a task\n", "")
 
 

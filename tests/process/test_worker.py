@@ -1,6 +1,7 @@
 """Nothing that a task does to its worker harms another call."""
 
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable
@@ -271,18 +272,36 @@ def test_a_thread_that_outlives_its_task_steals_nothing(pool: Pool, line: Lines)
 # -- the pool while its parent does strange things ----------------------------------------------
 
 
-def test_a_thousand_waiting_calls_are_cancelled_while_the_loop_is_busy(
+def test_thousands_of_waiting_calls_are_cancelled_while_the_loop_is_busy(
     pool: Pool, line: Lines
 ) -> None:
-    executor, ready, go = pool(1), line(), line()
-    slow = executor.submit(bodies.make_slow, go, ready)
-    waiting = [executor.submit(bodies.double, number) for number in range(3000)]
+    """The loop learns of each only when it tries to send it."""
+    executor, ready, go, release = pool(2), line(), line(), line()
+    other = executor.submit(bodies.wait_for, release, ready)
     ready.wait()
-    cancelled = [future.cancel() for future in waiting]
-    assert cancelled == [False] + [True] * 2999  # the first was sent when the worker was free
+    slow = [executor.submit(bodies.make_slow, go, ready) for _ in range(2)]
+    waiting = [executor.submit(bodies.double, number) for number in range(3000)]
+    ready.wait()  # the loop is busy with the first; the second is on its way
+    until_answered(executor, 1)
+    release.send()
+    until_answered(executor, 2)
     go.send()
-    assert isinstance(slow.result(PATIENCE), bodies.Slow)
+    ready.wait()  # and now with the second, while the other worker's answer has come, too
+    assert sum(future.cancel() for future in waiting) >= 2998
+    go.send()
+    assert [type(future.result(PATIENCE)) for future in slow] == [bodies.Slow] * 2
+    other.result(PATIENCE)
     assert still_works(executor)
+
+
+def until_answered(executor: unirun.Executor, count: int) -> None:
+    """Until so many workers have written what the loop has not read."""
+    peers = executor._backends["process"]._pool._workers.values()  # type: ignore[attr-defined]
+
+    def unread() -> int:
+        return sum(bool(select.select([peer.results], [], [], 0)[0]) for peer in peers)
+
+    watch.until(lambda: unread() >= count, f"{count} answers have come")
 
 
 def test_many_threads_may_submit(pool: Pool) -> None:

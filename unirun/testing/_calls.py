@@ -217,7 +217,7 @@ class CallTests(Suite):
         second = view.submit(subjects.identity).result(PATIENCE)
         assert first["name"] == "my call"
         assert first["kind"] == "io"
-        assert first["backend"] == self.backend
+        assert first["backend"] == self.engine.name
         assert first["attempt"] == 1
         assert first["deadline"] is None
         assert first["cancelled"] is False

@@ -302,7 +302,7 @@ class EndingTests(Suite):
         second = single.submit(subjects.square, 2)
         gate.arrival()
         found = self.stats(single)
-        assert (found.backend, found.max_workers) == (self.backend, 1)
+        assert (found.backend, found.max_workers) == (self.engine.name, 1)
         assert (found.workers, found.running, found.pending, found.finished) == (1, 1, 1, 0)
         gate.open()
         first.result(PATIENCE)

@@ -36,7 +36,9 @@ class LimitTests(Suite):
         """It has no further effect once the future has ended."""
         executor = self.make_executor(grace=0)
         with self.ended(gate, executor):
-            future = executor.options(timeout=0.2).submit(subjects.hold, gate.address)
+            executor.submit(subjects.hold, gate.address)
+            gate.arrival().release()  # the worker has all it needs
+            future = executor.options(timeout=0.3).submit(subjects.hold, gate.address)
             arrival = gate.arrival()
             error = future.exception(PATIENCE)
             assert isinstance(error, TaskTimeout)
@@ -125,6 +127,7 @@ class LimitTests(Suite):
     @needs("cooperative")
     def test_a_queue_time_out_does_not_limit_the_body(self, executor: Executor, gate: Gate) -> None:
         """Once it has begun, it may take its time."""
+        executor.submit(subjects.square, 2).result(PATIENCE)  # a worker is there
         running = executor.options(queue_timeout=0.2).submit(subjects.hold, gate.address, "ran")
         arrival = gate.arrival()
         other = executor.options(timeout=0.4).submit(subjects.hold, gate.address)
@@ -236,8 +239,10 @@ class LimitTests(Suite):
         """It has begun, but what is left of it never runs."""
         path = tmp_path / "ran"
         view = single.options(retries=Retry(3, backoff=0))
+        single.submit(subjects.hold, gate.address)
         future = view.submit(subjects.note_and_raise, str(path), ValueError("no"))
         held = single.submit(subjects.hold, gate.address, "held")
+        gate.arrival().release()
         gate.arrival()  # the first attempt is over, and the second behind this call
         assert comes_true(lambda: self.stats(single).pending == 1)
         assert comes_true(future.cancel)
@@ -293,7 +298,7 @@ class LimitTests(Suite):
         """Before anything is queued, naming the backend and what to do."""
         with pytest.raises(UnsupportedByBackend, match="priority") as caught:
             executor.options(priority=3).submit(subjects.square, 2)
-        assert caught.value.backend == self.backend
+        assert caught.value.backend == self.engine.name
         assert caught.value.remedy
 
     @lacks("memory")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from unirun import Executor, _registry
-from unirun.backend import Stats
+from unirun.backend import Backend, Stats
 from unirun.testing import _subjects as subjects
 from unirun.testing._gate import PATIENCE, Gate
 
@@ -50,9 +50,14 @@ class Suite:
         return Executor(max_workers, backend=self.backend, **{**self.settings, **settings})
 
     @property
+    def engine(self) -> type[Backend]:
+        """The class under test."""
+        return _registry.load(self.backend)
+
+    @property
     def capabilities(self) -> frozenset[str]:
         """What decides which tests apply."""
-        return _registry.load(self.backend).capabilities
+        return self.engine.capabilities
 
     _common: ClassVar[Executor]
 
