@@ -12,7 +12,7 @@ import pytest
 
 from unirun import Executor
 from unirun.testing import _subjects as subjects
-from unirun.testing._gate import PATIENCE, Gate
+from unirun.testing._gate import PATIENCE, Gate, comes_true
 from unirun.testing._suite import Suite, lacks, needs
 
 
@@ -301,6 +301,7 @@ class EndingTests(Suite):
         first = single.submit(subjects.hold, gate.address)
         second = single.submit(subjects.square, 2)
         gate.arrival()
+        assert comes_true(lambda: self.stats(single).pending == 1)
         found = self.stats(single)
         assert (found.backend, found.max_workers) == (self.engine.name, 1)
         assert (found.workers, found.running, found.pending, found.finished) == (1, 1, 1, 0)

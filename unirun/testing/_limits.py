@@ -79,8 +79,8 @@ class LimitTests(Suite):
     @needs("cooperative")
     def test_time_outs_run_from_the_start_of_the_body(self, single: Executor, gate: Gate) -> None:
         """Waiting for a worker does not count, and that worker's time-out frees it."""
-        first = single.options(timeout=0.3).submit(subjects.hold, gate.address)
-        second = single.options(timeout=0.25).submit(subjects.square, 7)
+        first = single.options(timeout=0.2).submit(subjects.hold, gate.address)
+        second = single.options(timeout=0.15).submit(subjects.square, 7)
         assert isinstance(first.exception(PATIENCE), TaskTimeout)
         assert second.result(PATIENCE) == 49
 
@@ -128,9 +128,9 @@ class LimitTests(Suite):
     def test_a_queue_time_out_does_not_limit_the_body(self, executor: Executor, gate: Gate) -> None:
         """Once it has begun, it may take its time."""
         executor.submit(subjects.square, 2).result(PATIENCE)  # a worker is there
-        running = executor.options(queue_timeout=0.2).submit(subjects.hold, gate.address, "ran")
+        running = executor.options(queue_timeout=0.1).submit(subjects.hold, gate.address, "ran")
         arrival = gate.arrival()
-        other = executor.options(timeout=0.4).submit(subjects.hold, gate.address)
+        other = executor.options(timeout=0.15).submit(subjects.hold, gate.address)
         assert isinstance(other.exception(PATIENCE), TaskTimeout)
         arrival.release()
         assert running.result(PATIENCE) == "ran"

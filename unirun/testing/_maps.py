@@ -44,7 +44,7 @@ class MapTests(Suite):
     def test_unordered_results_come_as_they_end(self, common: Executor, gate: Gate) -> None:
         """A slow first one delays nobody."""
         results = common.map(_step(gate, 0), range(4), ordered=False, chunksize=1, timeout=PATIENCE)
-        assert [next(results) for _ in range(3)] == [1, 2, 3]
+        assert sorted(next(results) for _ in range(3)) == [1, 2, 3]
         gate.open()
         assert list(results) == [0]
 
@@ -181,7 +181,7 @@ class MapTests(Suite):
     @needs("cooperative")
     def test_a_map_that_takes_too_long_raises(self, common: Executor, gate: Gate) -> None:
         """TimeoutError, when the time from the call of `map` is up."""
-        results = common.map(_step(gate, 1), range(2), timeout=0.5, chunksize=1)
+        results = common.map(_step(gate, 1), range(2), timeout=0.2, chunksize=1)
         gate.arrival()
         assert next(results) == 0
         with pytest.raises(TimeoutError):
