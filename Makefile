@@ -11,7 +11,7 @@ PY := .venv/bin/python
 EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_first_use.py tests/test_conformance*.py)
 
 .NOTPARALLEL:
-.PHONY: help demo test test-everywhere lint types wheel test-wheel coverage check format clean distclean
+.PHONY: help demo test test-everywhere lint types wheel test-wheel coverage bench check format clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name text; do printf '  make %-17s %s\n' "$$name" "$$text"; done
@@ -58,6 +58,12 @@ coverage: ## the whole suite, measured with its worker processes
 	$(PY) -m coverage run -m pytest $(ARGS)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
+
+# From the root, for benchmarks/ is not installed; it sees to it that the wheel is measured.
+bench: wheel ## the installed wheel beside its peers, see benchmarks/README.md
+	@.ci/venv .venv-bench wheel
+	@.venv-bench/bin/python -c "import loky, pebble" 2>/dev/null || .venv-bench/bin/python -m pip install --quiet --no-input --disable-pip-version-check loky pebble || echo "-- loky and pebble cannot be installed; their rows will say so"
+	.venv-bench/bin/python -m benchmarks $(ARGS)
 
 check: test lint types test-wheel ## all of it, as .ci/run does
 

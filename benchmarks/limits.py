@@ -1,0 +1,100 @@
+"""What the machine itself allows: no pool can be faster than these."""
+
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+MIB = 1 << 20
+
+
+def measure(quick: bool = False) -> dict[str, float]:
+    """Name -> seconds."""
+    n = 1 if quick else 10
+    return {
+        "pipe round trip between two processes": pipe_round_trip(200 * n),
+        "hand-over between two threads and back": thread_round_trip(200 * n),
+        "copy of 1 MiB": copy_time(MIB, 3 * n),
+        "copy of 64 MiB": copy_time(64 * MIB, 1 + n // 2),
+        "copy of 64 MiB into memory not touched before": fresh_copy_time(64 * MIB, 1 + n // 2),
+        "fork, exit and wait": median(fork_and_wait, 5 * n),
+        "interpreter that does nothing": median(_interpreter("pass"), n),
+        "interpreter that imports unirun": median(_interpreter("import unirun"), n),
+        "interpreter that imports concurrent.futures.process": median(
+            _interpreter("import concurrent.futures.process"), n
+        ),
+    }
+
+
+def median(action: Callable[[], object], repeats: int) -> float:
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def pipe_round_trip(count: int) -> float:
+    there, back = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(there[1])  # else it would wait for itself
+        while data := os.read(there[0], 64):
+            os.write(back[1], data)
+        os._exit(0)
+    try:
+        return median(lambda: os.write(there[1], b"x" * 32) and os.read(back[0], 64), count)
+    finally:
+        for fd in (*there, *back):
+            os.close(fd)
+        os.waitpid(child, 0)
+
+
+def thread_round_trip(count: int) -> float:
+    there, back = threading.Semaphore(0), threading.Semaphore(0)
+
+    def answer() -> None:
+        for _ in range(count):
+            there.acquire()
+            back.release()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+
+    def ask() -> None:
+        there.release()
+        back.acquire()
+
+    taken = median(ask, count)
+    thread.join()
+    return taken
+
+
+def copy_time(size: int, repeats: int) -> float:
+    source, target = memoryview(bytes(size)), memoryview(bytearray(size))
+
+    def copy() -> None:
+        target[:] = source
+
+    copy()
+    return median(copy, repeats)
+
+
+def fresh_copy_time(size: int, repeats: int) -> float:
+    source = bytes(size)
+    return median(lambda: bytearray(source), repeats)
+
+
+def fork_and_wait() -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _interpreter(program: str) -> Callable[[], object]:
+    return lambda: subprocess.run([sys.executable, "-P", "-c", program], check=True)
