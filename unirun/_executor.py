@@ -15,40 +15,32 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, ContextVar
-from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
 
-from unirun import _config, _context, _registry
+from unirun import _config, _registry
+from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Explanation
 from unirun._ending import close, join, on_exit
-from unirun._errors import ConfigError, ExecutorShutdown
+from unirun._errors import ExecutorShutdown
 from unirun._future import Future
+from unirun._held import HeldCalls, gate_for, hand_over
 from unirun._machine import cpu_count
-from unirun._map import Chunker, MapResult, OpenMaps
-from unirun._progress import make_progress
-from unirun._retry import RetriedCalls, Retry
-from unirun._settings import unknown, worker_count
+from unirun._plan import Given, Plan, Plans, inherit_deadline, retry_of
+from unirun._records import replace
+from unirun._settings import worker_count
 from unirun._submitter import MapWish, Submitter
 from unirun.backend import Backend, CallOptions, Stats, WorkerSpec
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from unirun._map import MapResult, OpenMaps
+
 __all__ = ["Executor", "current_executor", "explain"]
 
-_START_METHOD_OF = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote", "zygote": "zygote"}
 _UNBOUNDED = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was decided for calls that look alike."""
-
-    backend: Backend
-    options: CallOptions
-    retry: Retry | None
-    single: bool
-    """An option acts on single calls, so a map must not bundle items."""
-    keep: tuple[Any, ...]
-    """What the key of this plan was made of: kept, so that its id stays taken."""
 
 
 class Executor(Submitter, concurrent.futures.Executor):
@@ -69,10 +61,15 @@ class Executor(Submitter, concurrent.futures.Executor):
         mp_context: how processes start: "zygote" (default), "spawn", "fork", or a context of
             `multiprocessing`.
         max_tasks_per_child: calls after which a worker process is replaced.
+        max_worker_rss: memory above which a worker process is replaced after a call, as "2GiB".
         thread_name_prefix: for worker threads.
         preload: names of modules that worker processes have imported before their first call.
         idle_timeout: seconds after which an idle worker ends; None: never.
         grace: seconds between SIGTERM and SIGKILL when a call is killed.
+        max_pending: how many calls may be submitted and not ended: a number, bytes of encoded
+            arguments ("64MiB"), or both ("1000, 64MiB"); None: no limit.
+        when_full: what a submit does at that limit: "block" until there is room, or "raise"
+            QueueFull. A submit from inside a call or a done-callback is always let in.
         name: for threads and messages.
         backend_options: what only the backend given by `backend=` understands.
 
@@ -90,70 +87,68 @@ class Executor(Submitter, concurrent.futures.Executor):
         initargs: tuple[Any, ...] = (),
         mp_context: Any = None,
         max_tasks_per_child: int | None = None,
+        max_worker_rss: int | str | None = None,
         thread_name_prefix: str | None = None,
         preload: Iterable[str] | None = None,
         idle_timeout: float | str | None = "default",
         grace: float | None = None,
+        max_pending: int | str | Iterable[int | str] | None = None,
+        when_full: str | None = None,
         name: str | None = None,
         **backend_options: Any,
     ) -> None:
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
-        if max_tasks_per_child is not None and not isinstance(max_tasks_per_child, int):
-            raise TypeError("max_tasks_per_child must be an integer")
-        given = {
-            "max_workers": max_workers,
-            "kind": kind,
-            "backend": backend,
-            "start_method": _start_method(mp_context),
-            "max_tasks_per_child": max_tasks_per_child,
-            "thread_name_prefix": thread_name_prefix,
-            "preload": preload,
-            "grace": grace,
-        }
-        given = {key: value for key, value in given.items() if value is not None}
-        if idle_timeout != "default":
-            given["idle_timeout"] = idle_timeout
+        made_with = as_settings(
+            initializer,
+            mp_context,
+            idle_timeout,
+            max_workers=max_workers,
+            kind=kind,
+            backend=backend,
+            max_tasks_per_child=max_tasks_per_child,
+            max_worker_rss=max_worker_rss,
+            thread_name_prefix=thread_name_prefix,
+            preload=preload,
+            grace=grace,
+            max_pending=max_pending,
+            when_full=when_full,
+        )
+        check_own_options(Executor, made_with.get("backend"), backend_options)
         self._owner = self
-        self._given: Mapping[str, Any] = {}
-        made_with = _config.check_options(given, "Executor()")
-        _check_own_options(made_with.get("backend"), backend_options)
         self._initializer = (initializer, initargs)
         self._name = name or "unirun"
         self._backend_options = backend_options
+        # Before the backend is imported, so that what it needs comes up meanwhile.
+        by_zygote = made_with.get("start_method") in (None, "zygote")
+        self._ahead = _registry.begin(made_with.get("backend")) if by_zygote else None
         self._chooser = Chooser(made_with)
-        self._exit_grace: float = self._chooser.resolve()["exit_grace"]
+        settings = self._chooser.resolve()
+        self._exit_grace: float = settings["exit_grace"]
+        self._gate = gate_for(settings["max_pending"], settings["when_full"])
         # Guards _backends and _closed. A backend is made while it is held, so that there is one.
         self._lock = threading.RLock()
         self._backends: dict[str, Backend] = {}
         self._closed = False
-        self._plans: dict[tuple[Any, ...], Plan] = {}  # replaced or added to, never mutated within
-        self._maps = OpenMaps()
-        self._retried = RetriedCalls(f"{self._name}-retries")
+        self._plans = Plans(quick=self._gate is None)
+        self._given = Given()
+        self._maps: OpenMaps | None = None
+        self._held = HeldCalls(self._name)
         self._tokens: list[Any] = []
         # A dropped executor ends its backends; they finish what they have.
-        self._finalizer = weakref.finalize(self, _close_dropped, self._backends, self._retried)
+        self._finalizer = weakref.finalize(
+            self, _close_dropped, self._backends, self._held, self._ahead
+        )
         self._finalizer.atexit = False
         on_exit(self)
 
     # -- choosing -------------------------------------------------------------------------------
 
-    def _plan(self, fn: Any, given: Mapping[str, Any]) -> Plan:
-        alike = _alike(fn)
-        key = (_config.stamp(), id(given), id(alike))
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._make_plan(fn, given, alike)
-            if len(self._plans) > 500:
-                self._plans = {}
-            self._plans[key] = plan
-        return plan
+    def _plan(self, fn: Any, given: Given) -> Plan:
+        return self._plans.find(fn, given, self._make_plan)
 
-    def _make_plan(self, fn: Any, given: Mapping[str, Any], alike: Any) -> Plan:
+    def _make_plan(self, fn: Any, given: Given, alike: Any) -> Plan:
         settings, decision = self._chooser.decide(fn, given)
         backend = self._backend(decision.backend)
-        retries = settings["retries"]
-        retry = Retry(retries) if isinstance(retries, int) else retries
+        retry = retry_of(settings["retries"])
         options = CallOptions(
             timeout=settings["timeout"],
             queue_timeout=settings["queue_timeout"],
@@ -169,9 +164,9 @@ class Executor(Submitter, concurrent.futures.Executor):
         return Plan(
             backend,
             options,
-            retry if retry.times or retry.crashes else None,
-            any(each is not None for each in acts) or bool(retry.times or retry.crashes),
-            (given, alike),
+            retry=retry,
+            single=any(each is not None for each in (*acts, retry)),
+            keep=(given, alike),
         )
 
     def _backend(self, name: str) -> Backend:
@@ -188,7 +183,8 @@ class Executor(Submitter, concurrent.futures.Executor):
 
     def _spec(self, name: str) -> WorkerSpec:
         settings, own = self._chooser.pool_settings(name)
-        settings.pop("exit_grace")
+        for name_of_ours in ("exit_grace", "max_pending", "when_full"):
+            settings.pop(name_of_ours)
         return WorkerSpec(
             **{**settings, "max_workers": worker_count(settings["max_workers"], cpu_count())},
             initializer=self._initializer[0],
@@ -207,37 +203,34 @@ class Executor(Submitter, concurrent.futures.Executor):
         fn: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        given: Mapping[str, Any],
-        on_part: Callable[[bytes], None] | None = None,
+        given: Given,
+        on_part: Callable[[bytes, memoryview], None] | None = None,
         about: Any = None,
     ) -> Future[Any]:
         if self._closed and about is None:  # a map may still have items; its backend decides
             raise ExecutorShutdown("cannot schedule new futures after shutdown")
         plan = self._plan(fn if about is None else about, given)
-        options = _inherit_deadline(plan.options)
-        if plan.retry is not None:
-            return self._submit_retried(plan, options, fn, args, kwargs)
-        if on_part is not None and hasattr(plan.backend, "submit_with_parts"):
-            future: Future[Any] = plan.backend.submit_with_parts(fn, args, kwargs, options, on_part)
-            return future
-        return plan.backend.submit(fn, args, kwargs, options)
-
-    def _submit_retried(
-        self, plan: Plan, options: CallOptions, fn: Any, args: Any, kwargs: Any
-    ) -> Future[Any]:
-        def attempt(number: int) -> Future[Any]:
-            return plan.backend.submit(fn, args, kwargs, replace(options, attempt=number))
-
-        assert plan.retry is not None
-        return self._retried.submit(attempt, plan.retry, options.deadline)
+        options = inherit_deadline(plan.options)
+        start: Callable[[CallOptions], Future[Any]]
+        start = partial(hand_over, plan, self._held, fn, args, kwargs, on_part)
+        if given.limit is not None:
+            start = partial(given.limit.submit, self._held.line, plan.backend.name, start)
+        if self._gate is None:
+            return start(options)
+        size_of, of_map = plan.backend.size_of, about is not None
+        return self._gate.submit(partial(start, options), size_of, of_map=of_map)
 
     def _map(
         self,
         fn: Any,
         iterables: tuple[Iterable[Any], ...],
         wish: MapWish,
-        given: Mapping[str, Any],
+        given: Given,
     ) -> MapResult:
+        from unirun._map import Chunker, MapResult, OpenMaps
+        from unirun._progress import make_progress
+
+        wish.check()
         if not iterables:
             raise TypeError("map() needs at least one iterable")
         if self._closed:
@@ -250,6 +243,9 @@ class Executor(Submitter, concurrent.futures.Executor):
                 "calls (timeout, queue_timeout, retries); drop one of them"
             )
         workers = min(plan.backend.max_workers, 64)
+        calls = _UNBOUNDED if wish.buffersize else max(16, 4 * workers)
+        if self._gate is not None and self._gate.most is not None:
+            calls = min(calls, self._gate.most)
         size = 1 if single else None if wish.chunksize == "auto" else int(wish.chunksize)
 
         target = fn
@@ -264,12 +260,14 @@ class Executor(Submitter, concurrent.futures.Executor):
             chunker=Chunker(size, workers),
             single=single,
             window=wish.buffersize or _UNBOUNDED,
-            calls=_UNBOUNDED if wish.buffersize else max(16, 4 * workers),
+            calls=calls,
             timeout=wish.timeout,
             ordered=wish.ordered,
             errors=wish.errors,
             progress=make_progress(wish.progress, getattr(fn, "__name__", "")),
         )
+        with self._lock:
+            self._maps = self._maps or OpenMaps()
         self._maps.add(result)
         return result
 
@@ -302,16 +300,22 @@ class Executor(Submitter, concurrent.futures.Executor):
             TimeoutError: `timeout` passed and `kill` was not set; calls go on.
         """
         at_once = kill and timeout is None
-        if not (cancel_futures or at_once):
+        if self._gate is not None and not wait:
+            self._gate.open()  # what is left of maps goes in at once
+        if not (cancel_futures or at_once) and self._maps is not None:
             self._maps.complete(endless=wait)
         with self._lock:
             self._closed = True
             backends = list(self._backends.values())
+        if self._ahead is not None:
+            self._ahead()
+        if self._gate is not None:
+            self._gate.close()
         if cancel_futures or at_once:
-            self._retried.stop()
+            self._held.stop()
             close(backends, cancel_futures=True, kill=at_once)
         if not wait:
-            self._retried.then(lambda: close(backends))
+            self._held.then(lambda: close(backends))
         else:
             try:
                 self._wait_for(backends, timeout, kill)
@@ -323,18 +327,37 @@ class Executor(Submitter, concurrent.futures.Executor):
 
     def _wait_for(self, backends: list[Backend], timeout: float | None, kill: bool) -> None:
         until = None if timeout is None else time.monotonic() + timeout
-        settled = self._maps.settle(until)
-        self._retried.then(lambda: close(backends))
-        if settled and self._retried.wait(until):
+        settled = self._maps is None or self._maps.settle(until)
+        self._held.then(lambda: close(backends))
+        if settled and self._held.wait(until):
             close(backends)  # who waited may be here before `then` has done it
             if join(backends, until):
                 return
         if not kill:
             running = [name for backend in backends for name in backend.running_calls()]
             raise TimeoutError(f"calls still run after {timeout:g} s: {', '.join(running)}")
-        self._retried.stop()
+        self._held.stop()
         close(backends, cancel_futures=True, kill=True)
         join(backends, None)
+
+    def resize(self, max_workers: int | str) -> None:
+        """Have so many workers from now on, in each backend that runs and each that will.
+
+        No call is disturbed: workers that are surplus end when they have nothing to do.
+
+        Raises:
+            ValueError: not a positive number.
+            UnsupportedByBackend: a backend that runs cannot; others may have changed by then.
+        """
+        checked = _config.check_options({"max_workers": max_workers}, "resize()")
+        with self._lock:
+            if self._closed:
+                raise ExecutorShutdown("cannot resize after shutdown")
+            self._chooser.made_with = {**self._chooser.made_with, **checked}
+            backends = list(self._backends.values())
+        count = worker_count(checked["max_workers"], cpu_count())
+        for backend in backends:
+            backend.resize(count or cpu_count())
 
     def terminate_workers(self) -> None:
         """End all worker processes politely (SIGTERM, grace, SIGKILL); the executor goes on.
@@ -356,7 +379,11 @@ class Executor(Submitter, concurrent.futures.Executor):
 
     def stats(self) -> dict[str, Stats]:
         """A snapshot of counters for each backend that has started, by name."""
-        return {name: backend.stats() for name, backend in list(self._backends.items())}
+        return {name: self._stats(name, each) for name, each in list(self._backends.items())}
+
+    def _stats(self, name: str, backend: Backend) -> Stats:
+        stats, held = backend.stats(), self._held.waiting_for(backend.name)
+        return replace(stats, pending=stats.pending + held) if held else stats
 
     @property
     def _max_workers(self) -> int:
@@ -426,56 +453,16 @@ def _leave(token: Any) -> None:
 # -- pieces ---------------------------------------------------------------------------------------
 
 
-def _check_own_options(backend: str | None, options: Mapping[str, Any]) -> None:
-    known = () if backend is None or not options else _registry.load(backend).option_names
-    for name in options:
-        if name not in known:
-            from inspect import signature  # only mistakes pay for it
-
-            words = [*list(signature(Executor).parameters)[:-1], *known]
-            raise _config.UnknownOption(f"Executor(): {unknown('option', name, words)}")
-
-
-def _alike(fn: Any) -> Any:
-    """What all functions that get the same plan have in common.
-
-    The code of a lambda or closure that is made anew for each call, the task of a bound one, the
-    type of a nameless callable such as a partial.
-    """
-    code = getattr(fn, "__code__", None)
-    if code is not None:
-        return code
-    if hasattr(fn, "__unirun_options__"):
-        return getattr(fn, "__func__", fn)
-    return fn if hasattr(fn, "__qualname__") else type(fn)
-
-
-def _start_method(context: Any) -> str | None:
-    if context is None:
-        return None
-    method = context if isinstance(context, str) else context.get_start_method()
-    if method not in _START_METHOD_OF:
-        known = ", ".join(sorted(_START_METHOD_OF))
-        raise ConfigError(f"unknown start method {method!r} for mp_context; known: {known}")
-    return _START_METHOD_OF[method]
-
-
-def _inherit_deadline(options: CallOptions) -> CallOptions:
-    """A call made inside a call must not outlive it."""
-    context = _context.running.get()
-    if context is None or context.deadline is None:
-        return options
-    if options.deadline is not None and options.deadline <= context.deadline:
-        return options
-    return replace(options, deadline=context.deadline)
-
-
 def _chunks_pay(backend: Backend, chunksize: int | str) -> bool:
     return chunksize != "auto" or "isolation" in backend.capabilities
 
 
-def _close_dropped(backends: dict[str, Backend], retried: RetriedCalls) -> None:
-    retried.then(lambda: close(backends.values()))
+def _close_dropped(
+    backends: dict[str, Backend], held: HeldCalls, ahead: Callable[[], None] | None
+) -> None:
+    if ahead is not None:
+        ahead()
+    held.then(lambda: close(backends.values()))
 
 
 def _forget_in_forked_child() -> None:

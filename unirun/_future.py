@@ -2,7 +2,8 @@
 
 Everything the standard library does with a future works on this one (`wait`, `as_completed`,
 `asyncio.wrap_future`, callbacks), but nothing is allocated for it until somebody needs it: the
-Condition that those functions lock is made when they first ask for it.
+Condition that those functions lock, and the list of who waits, are made when they are first
+asked for.
 
 Rules:
 
@@ -10,15 +11,16 @@ Rules:
 2. The result is stored before the state that announces it, so a reader that sees the end
    needs no lock to read the result.
 3. A future that was killed is CANCELLED_AND_NOTIFIED and keeps its `TaskKilled`.
+4. Who wants to hear of the end registers under the lock, while the future is open; whoever ends
+   it looks under the same lock.  So an end that finds no listeners has nobody to tell.
 """
 
 from __future__ import annotations
 
 import _thread
-import logging
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+import time
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _StandardFuture
 from concurrent.futures._base import (
@@ -28,22 +30,29 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
-from typing import TYPE_CHECKING, Any, TypeVar
 
+from unirun._callbacks import call_back
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from typing import Any, TypeVar
+
     from unirun.backend import Backend
 
-__all__ = ["Future"]
+    T = TypeVar("T")
+else:
+    T = object  # `typing` takes 3 ms to import
 
-T = TypeVar("T")
+__all__ = ["Future", "Listeners", "begin_all", "succeed_all"]
 
 _OPEN = (PENDING, RUNNING)
 
-# Guards every transition of every future (rule 1) and the making of `_parked` and `_cond`.
+# Guards every transition of every future (rule 1) and all that hangs on `_listeners` (rule 4).
 # One lock for all: it is held for a few attribute stores, nothing else is locked while it is
 # held, and no user code runs; it may be taken while the condition of a future is held.
-# Reentrant, because a garbage collection inside it may run a __del__ that touches a future; each
-# transition decides and stores its state before it allocates anything.
+# Reentrant, because a garbage collection inside it may run a __del__ that touches a future; so
+# nothing that a collection could follow is made while it is held.
 _lock = threading.RLock()
 
 
@@ -56,6 +65,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock_in_forked_child)
 
 
+class Listeners:
+    """Who wants to hear of the end of one future."""
+
+    __slots__ = ("callbacks", "condition", "hooks", "on_end", "parked", "waiters")
+
+    def __init__(self) -> None:
+        self.parked: list[_thread.LockType] = []  # one locked lock for each thread in result()
+        self.callbacks: list[Callable[[Any], object]] | None = None
+        self.condition: threading.Condition | None = None
+        self.waiters: list[Any] | None = None  # of `concurrent.futures`, who hold the condition
+        self.on_end: Callable[[Any], None] | None = None
+        self.hooks: list[Callable[[Any], None]] | None = None
+
+
 class Future(_StandardFuture[T]):
     """The caller's handle on one call.
 
@@ -63,32 +86,69 @@ class Future(_StandardFuture[T]):
     there: it succeeds for a call that has not begun and returns False for one that runs.
     """
 
-    # Class attributes are the state of a new future: creating one stores nothing.
-    _state = PENDING
+    # Class attributes are the state of a new future: creating one stores nothing. A subclass of
+    # which very many are made may have slots of these names instead, and store them when it makes
+    # one: to read and to store them is several times faster then.
+    _state: str = PENDING
     _result: Any = None
     _exception: BaseException | None = None
-    _waiters: Any = ()
-    _done_callbacks: Any = ()
-    _cond: threading.Condition | None = None
-    _parked: list[_thread.LockType] | None = None  # one locked lock per thread in result()
+    _listeners: Listeners | None = None
     _backend: Backend | None = None
-    _on_end: Callable[[Any], None] | None = None  # one hook of ours; must not block or raise
 
     def __init__(self) -> None:  # the base class would allocate a Condition
         pass
 
     if TYPE_CHECKING:
         _condition: threading.Condition  # a plain attribute for who types `as_completed`
+        _waiters: list[Any]
     else:
 
         @property
         def _condition(self) -> threading.Condition:
             """What `concurrent.futures.wait` and friends lock; made for them on demand."""
+            listeners = self._listen()
+            if listeners.condition is None:
+                condition, waiters = threading.Condition(), []
+                with _lock:
+                    if listeners.condition is None:
+                        listeners.condition, listeners.waiters = condition, waiters
+            return listeners.condition
+
+        @property
+        def _waiters(self) -> list[Any]:
+            return self._listen().waiters
+
+    @property
+    def _on_end(self) -> Callable[[Any], None] | None:
+        """One hook of ours, called before the callbacks; must not block or raise."""
+        return None if self._listeners is None else self._listeners.on_end
+
+    @_on_end.setter
+    def _on_end(self, hook: Callable[[Any], None] | None) -> None:
+        self._listen().on_end = hook
+
+    def _when_ended(self, hook: Callable[[Any], None]) -> None:
+        """Call `hook(self)` at the end, before those who wait are woken; now if it has ended.
+
+        As `_on_end`, for any number; they must not block or raise.
+        """
+        listeners, first = self._listen(), [hook]
+        with _lock:
+            if self._state in _OPEN:
+                if listeners.hooks is None:
+                    listeners.hooks = first
+                else:
+                    listeners.hooks.append(hook)
+                return
+        hook(self)
+
+    def _listen(self) -> Listeners:
+        if self._listeners is None:
+            fresh = Listeners()
             with _lock:
-                if self._cond is None:
-                    self._waiters = []
-                    self._cond = threading.Condition()
-                return self._cond
+                if self._listeners is None:
+                    self._listeners = fresh
+        return self._listeners
 
     # -- asking ----------------------------------------------------------------------------
 
@@ -114,9 +174,9 @@ class Future(_StandardFuture[T]):
             TimeoutError: the call has not ended in time; it goes on.
             CancelledError: the call was cancelled (`TaskKilled` if it was killed).
         """
-        if self._state in _OPEN:
+        if self._state is not FINISHED and self._state in _OPEN:
             self._wait(timeout)
-        if self._exception is None and self._state == FINISHED:
+        if self._state is FINISHED and self._exception is None:
             return self._result  # type: ignore[no-any-return]
         try:
             raise self._failure()
@@ -139,29 +199,30 @@ class Future(_StandardFuture[T]):
 
     def _wait(self, timeout: float | None) -> None:
         backend = self._backend
-        if backend is not None and backend.help_with(self):
+        until = None if timeout is None else time.monotonic() + timeout
+        if backend is not None and backend.help_with(self, until):
             return
-        if not self._wait_ended(timeout):
+        if not self._wait_ended(None if until is None else until - time.monotonic()):
             raise TimeoutError
 
     def _wait_ended(self, timeout: float | None) -> bool:
         """Wait until the future has ended; False if `timeout` passed first."""
+        limit = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
         parked = _thread.allocate_lock()
         parked.acquire()
+        listeners = self._listen()
         with _lock:
             if self._state not in _OPEN:
                 return True
-            if self._parked is None:
-                self._parked = []
-            self._parked.append(parked)
+            listeners.parked.append(parked)
+        ended = False
         try:
-            if timeout is None:
-                return parked.acquire()
-            return parked.acquire(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX))
+            ended = parked.acquire(True, limit)
         finally:
-            with _lock:
-                if self._parked is not None and parked in self._parked:
-                    self._parked.remove(parked)
+            if not ended:  # in vain, or interrupted
+                with _lock:
+                    listeners.parked.remove(parked)
+        return ended
 
     # -- acting ----------------------------------------------------------------------------
 
@@ -211,14 +272,15 @@ class Future(_StandardFuture[T]):
         Callbacks run in the order they were added, in a thread of the backend (or here, at
         once); what they raise is logged to `concurrent.futures`, as in the standard library.
         """
+        listeners, first = self._listen(), [fn]
         with _lock:
             if self._state in _OPEN:
-                if self._done_callbacks:
-                    self._done_callbacks.append(fn)
+                if listeners.callbacks is None:
+                    listeners.callbacks = first
                 else:
-                    self._done_callbacks = [fn]
+                    listeners.callbacks.append(fn)
                 return
-        _call_back(fn, self)
+        call_back(fn, self)
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait inside asyncio; cancelling the task that waits cancels the call, or kills it."""
@@ -255,10 +317,26 @@ class Future(_StandardFuture[T]):
     def _begin(self) -> bool:
         """PENDING -> RUNNING; False if it was cancelled before, and then must not run."""
         with _lock:
-            if self._state != PENDING:
+            if self._state is not PENDING:
                 return False
             self._state = RUNNING
             return True
+
+    def _succeed(self, result: Any) -> bool:
+        # The usual end, spelled out; nothing is called under the lock.
+        with _lock:
+            listeners = self._listeners
+            plain = listeners is None or listeners.condition is None
+            if plain and (self._state is RUNNING or self._state is PENDING):
+                self._result = result
+                self._state = FINISHED
+            else:
+                plain = False
+        if not plain:
+            return self._end(FINISHED, result, None)
+        if listeners is not None:
+            self._tell(listeners)
+        return True
 
     def _end(
         self,
@@ -269,58 +347,61 @@ class Future(_StandardFuture[T]):
         only_pending: bool = False,
     ) -> bool:
         """End the future, wake everybody; False (and no effect) if it had ended already."""
+        end = (state, result, exception, only_pending)
         with _lock:
-            condition = self._cond
-            parked = None
-            if condition is None:
-                parked = self._store(state, result, exception, only_pending)
+            listeners = self._listeners
+            condition = None if listeners is None else listeners.condition
+            ended = condition is None and self._store(*end)
         if condition is not None:
             # `as_completed` looks at the state and leaves its waiter in one go, holding the
             # condition: an end must not fall between, or it would be told twice.
             with condition:
                 with _lock:
-                    parked = self._store(state, result, exception, only_pending)
-                if parked is not None:
-                    self._notify(condition)
-        if parked is None:
-            return False
-        for lock in parked:
-            lock.release()
-        if self._on_end is not None:
-            self._on_end(self)
-        if self._done_callbacks:
-            self._invoke_callbacks()
-        return True
+                    ended = self._store(*end)
+                if ended:
+                    self._notify()
+                    condition.notify_all()
+        if ended and listeners is not None:
+            self._tell(listeners)
+        return ended
 
     def _store(
         self, state: str, result: Any, exception: BaseException | None, only_pending: bool
-    ) -> Sequence[_thread.LockType] | None:
-        """With the lock held: store the end, and return who is parked; None if it has no effect."""
-        if self._state != PENDING and (only_pending or self._state != RUNNING):
-            return None
+    ) -> bool:
+        """With the lock held: store the end; False if it has no effect."""
+        if self._state is not PENDING and (only_pending or self._state is not RUNNING):
+            return False
         self._result = result
         self._exception = exception
         self._state = state  # rule 2: after the result
-        parked, self._parked = self._parked, None
-        return parked or ()
+        return True
 
-    def _notify(self, condition: threading.Condition) -> None:
+    def _notify(self) -> None:
         """With the condition held: tell who waits through `concurrent.futures`."""
         for waiter in self._waiters:
-            if self._state == FINISHED:
+            if self._state is FINISHED:
                 add = waiter.add_result if self._exception is None else waiter.add_exception
             else:
                 add = waiter.add_cancelled
             add(self)
-        condition.notify_all()
+
+    def _tell(self, listeners: Listeners) -> None:
+        """It has ended, so nobody registers any more, and who goes away does no harm."""
+        hooks, listeners.hooks = listeners.hooks, None
+        for hook in hooks or ():
+            hook(self)
+        for parked in tuple(listeners.parked):
+            parked.release()
+        if listeners.on_end is not None:
+            listeners.on_end(self)
+        if listeners.callbacks is not None:
+            self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
-        for fn in self._done_callbacks:
-            _call_back(fn, self)
-        self._done_callbacks = ()
-
-    def _succeed(self, result: Any) -> bool:
-        return self._end(FINISHED, result, None)
+        listeners = self._listen()
+        for fn in listeners.callbacks or ():
+            call_back(fn, self)
+        listeners.callbacks = None
 
     def _fail(self, exception: BaseException) -> bool:
         return self._end(FINISHED, None, exception)
@@ -360,19 +441,29 @@ class Future(_StandardFuture[T]):
         raise TypeError("a Future cannot be pickled; send its result() instead")
 
 
-def _call_back(fn: Callable[[Any], object], future: Future[Any]) -> None:
-    try:
-        fn(future)
-    except KeyboardInterrupt:
-        if threading.current_thread() is threading.main_thread():
-            raise  # Ctrl-C hit while a callback ran here: it is for the caller
-        _log_callback(future)
-    except BaseException:  # SystemExit too: a callback must not end the thread that runs it  # noqa: BLE001
-        _log_callback(future)
+def begin_all(futures: list[Any]) -> list[Any]:
+    """`future._begin()` for each; returns those that run then, also if they did before."""
+    with _lock:
+        for future in futures:
+            if future._state is PENDING:
+                future._state = RUNNING
+    return [future for future in futures if future._state is RUNNING]
 
 
-def _log_callback(future: Future[Any]) -> None:
-    logging.getLogger("concurrent.futures").exception("exception calling callback for %r", future)
+def succeed_all(ends: Iterable[tuple[Future[Any], Any]]) -> None:
+    """`future._succeed(result)` for each pair, for less than it costs one by one."""
+    rest = []
+    pairs = list(ends)  # an iterator's own code must not run under the lock
+    with _lock:
+        for pair in pairs:
+            future = pair[0]
+            if future._listeners is None and future._state in _OPEN:
+                future._result = pair[1]
+                future._state = FINISHED
+            else:
+                rest.append(pair)
+    for future, result in rest:
+        future._succeed(result)
 
 
 def _wake(loop: Any, event: Any) -> None:

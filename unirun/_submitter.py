@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterable
 
-from unirun import _config
+from unirun import _config, _context
 from unirun._choice import Explanation
 from unirun._future import Future
-from unirun._map import MapResult, check_size
+from unirun._plan import Given
+from unirun._records import record
 from unirun._shared_names import SharedNames
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ParamSpec, TypeVar, overload
+
     from unirun._executor import Executor
+    from unirun._map import MapResult
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+else:
+
+    def overload(function):  # `typing` takes 3 ms to import
+        return function
+
 
 __all__ = ["MapWish", "Submitter", "View"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Submitter(SharedNames):
     """What an executor and a view of it have in common."""
 
     _owner: Executor
-    _given: Mapping[str, Any]
+    _given: Given
 
     @overload
     def submit(
         self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[R]: ...
     @overload
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...  # noqa: F811
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: F811
         """Run `fn(*args, **kwargs)` where its kind belongs, and return its future.
 
         Every keyword reaches `fn`; options for the call itself go through `options()`. Returns at
@@ -44,6 +52,20 @@ class Submitter(SharedNames):
             ExecutorShutdown: after `shutdown()` (a RuntimeError, as in `concurrent.futures`).
             UnsupportedByBackend: the backend cannot do what was asked for.
         """
+        # What is the same for nearly every call, spelled out: anything unusual goes the long way.
+        known = self._given.known
+        try:
+            plan = known.get(fn) or known.get(id(getattr(fn, "__code__", fn)))
+        except TypeError:  # an object without a hash
+            plan = None
+        if (
+            plan is not None
+            and plan.configured is _config._configured
+            and plan.active is _config._active.get()
+            and ((call := _context.running.get()) is None or call.deadline is None)
+            and not self._owner._closed
+        ):
+            return plan.submit(fn, args, kwargs, plan.options)
         return self._owner._submit(fn, args, kwargs, self._given)
 
     def map(
@@ -73,16 +95,19 @@ class Submitter(SharedNames):
         settings = MapWish(timeout, chunksize, buffersize, ordered, errors, progress)
         return self._owner._map(fn, iterables, settings, self._given)
 
-    def options(self, **options: Any) -> View:
+    def options(self, *, limit: int | None = None, **options: Any) -> View:
         """A cheap view of this executor whose calls have these options.
 
         Args:
+            limit: at most so many calls of this view, and of views made from it, run at a time;
+                the others wait in it, those of higher priority before the rest. Calls made inside
+                a call of the view are part of that one.
             kind, backend, require: where they run; see `unirun.task`.
             timeout: seconds a body may run; then it is killed (processes) or abandoned (threads).
             queue_timeout: seconds a call may wait to begin.
             deadline: moment on `time.monotonic()` when it must be over; nested calls inherit it.
             retries: how often a failed call is run again: an int or a `unirun.Retry`.
-            priority: higher goes first (processes).
+            priority: higher goes first; in its turn among equals (processes, threads).
             name: what the call is called in messages.
             memory, resources: only where a backend offers them.
             killable: True: only run where a call can be killed.
@@ -91,7 +116,13 @@ class Submitter(SharedNames):
             UnknownOption: a TypeError that says what was probably meant.
         """
         checked = _config.check_options(options, "options()")
-        return View(self._owner, {**self._given, **checked})
+        places = self._given.limit
+        if limit is not None:
+            from unirun._limited import Limit
+            from unirun._map import check_size
+
+            places = Limit(check_size("limit", limit))
+        return View(self._owner, self._owner._plans.given({**self._given, **checked}, places))
 
     def explain(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         """Where a call of `fn` would run, why, and where each setting came from; runs nothing."""
@@ -104,7 +135,7 @@ class Submitter(SharedNames):
 class View(Submitter, concurrent.futures.Executor):
     """An executor's calls with options; made by `Executor.options`. Owns nothing."""
 
-    def __init__(self, owner: Executor, given: Mapping[str, Any]) -> None:
+    def __init__(self, owner: Executor, given: Given) -> None:
         self._owner = owner
         self._given = given
 
@@ -116,12 +147,14 @@ class View(Submitter, concurrent.futures.Executor):
         raise RuntimeError("a view owns no workers; shut down the executor it was made from")
 
     def __repr__(self) -> str:
-        return f"<options {dict(self._given)} of {self._owner!r}>"
+        limit = self._given.limit
+        options = dict(self._given) if limit is None else {**self._given, "limit": limit.most}
+        return f"<options {options} of {self._owner!r}>"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapWish:
-    """The arguments of a `map`, checked."""
+    """The arguments of a `map`."""
 
     timeout: float | None
     chunksize: int | str
@@ -130,7 +163,9 @@ class MapWish:
     errors: str
     progress: Any
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        from unirun._map import check_size
+
         if self.errors not in ("raise", "return", "skip"):
             raise ValueError(f"errors must be 'raise', 'return' or 'skip', not {self.errors!r}")
         if self.chunksize != "auto":

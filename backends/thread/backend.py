@@ -15,78 +15,59 @@
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures._base import FINISHED, PENDING, RUNNING
+from contextvars import copy_context
 from typing import Any
 
-from unirun._clock import Clock
-from unirun._errors import ExecutorShutdown, InitializerFailed, NotKillable, QueueTimeout
+from unirun._clock import Appointment, Clock
+from unirun._errors import ExecutorShutdown, InitializerFailed, NotKillable
 from unirun._future import Future
 from unirun.backend import (
     Backend,
     CallOptions,
     Capability,
-    FlagToken,
     Stats,
     WorkerSpec,
     abandoned,
-    context_of,
     default_threads,
-    describe,
-    run_in_context,
+    end_of_body,
+    not_callable,
+    without_caller_frames,
 )
 
-_here = threading.local()  # .worker: the _Worker whose thread this is
+from .calls import Keywords, RunningCall, ThreadFuture, Worker, run
+from .ranks import TURN, Ranks, Turn
 
-
-class ThreadFuture(Future[Any]):
-    """A future that carries its call until it has run."""
-
-    _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
-    _copied: contextvars.Context
-    _options: CallOptions
-    _token: FlagToken | None = None
-
-    def _name(self) -> str:
-        call = self._call
-        return self._options.name or (describe(call[0]) if call is not None else "the call")
-
-
-class _Worker:
-    """One thread. `taken` is written by that thread alone, so reading it needs no lock."""
-
-    __slots__ = ("abandoned", "calls", "taken", "thread")
-
-    def __init__(self) -> None:
-        self.thread: threading.Thread
-        self.calls: list[ThreadFuture] = []  # on its stack: more than one when it helped (rule 3)
-        self.taken = 0  # items it has taken from the queue and is done with
-        self.abandoned = False  # guarded by the backend's lock
+_here = threading.local()  # .worker: the Worker whose thread this is
 
 
 class ThreadBackend(Backend):
     """Runs calls in a pool of daemon threads, made on demand."""
 
     name = "thread"
-    capabilities = frozenset({Capability.SHAREDMEM, Capability.COOPERATIVE})
+    capabilities = frozenset({Capability.SHAREDMEM, Capability.COOPERATIVE, Capability.PRIORITY})
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
         self._size = spec.max_workers or default_threads()
-        self._queue: queue.SimpleQueue[ThreadFuture | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[ThreadFuture | Turn | None] = queue.SimpleQueue()
+        self._put = self._queue.put
+        self._ranks: Ranks | None = None  # from the first call with a priority on
         self._clock = Clock(f"{spec.name}-clock")  # ours to close: by the last worker
         self._number = itertools.count()  # drawn by each call that is put, and by _open; atomic
         # Guards the set of workers and all below; `_changed` is notified when a worker leaves.
         # Invariant (rule 1), whenever the lock is free and a put has been followed by its check:
-        # len(_workers) >= min(_size, calls that are open). _full means len(_workers) == _size.
+        # len(_workers) >= min(_size, calls that are open). _full: there are _size, and more calls
+        # are taken, so that a submit needs nothing but its put.
         # Reentrant, since a __del__ run by a garbage collection in here may submit.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._workers: set[_Worker] = set()  # without the abandoned
+        self._workers: set[Worker] = set()  # without the abandoned
         self._full = False
         self._started = self._taken_by_gone = self._abandoned = self._looks = 0
         self._closed = False
@@ -107,18 +88,38 @@ class ThreadBackend(Backend):
     ) -> ThreadFuture:
         if self._closed or self._broken is not None:
             raise self._refusal()
-        future = ThreadFuture()
+        future: ThreadFuture = ThreadFuture()
+        future._state = PENDING
+        future._exception = future._listeners = None
         future._backend = self
-        future._call = (fn, args, kwargs)
-        future._copied = contextvars.copy_context()
+        future._fn = fn
+        future._args = Keywords.of(args, kwargs) if kwargs else args
+        future._copied = copy_context()
         future._options = options
+        future._asked = False
         if options.deadline is not None or options.queue_timeout is not None:
             self._limit_waiting(future, options)
         next(self._number)
-        self._queue.put(future)
-        if not self._full or self._closed:  # looked at after the put; who clears it looks after
+        if options.priority or self._ranks is not None:
+            self._put_ranked(future)
+        else:
+            self._put(future)
+        if not self._full:  # looked at after the put; who clears it looks after
             self._after_put(future)
         return future
+
+    def _put_ranked(self, future: ThreadFuture) -> None:
+        with self._lock:
+            if self._ranks is None:
+                self._ranks = Ranks()  # what is in the queue now is found there when it is drawn
+        self._ranks.add(future)
+        self._put(TURN)
+
+    def _call_for(self, drawn: ThreadFuture | Turn) -> ThreadFuture:
+        if self._ranks is not None:
+            return self._ranks.first(drawn)
+        assert not isinstance(drawn, Turn)
+        return drawn
 
     def _refusal(self) -> Exception:
         broken = self._broken
@@ -138,15 +139,14 @@ class ThreadBackend(Backend):
 
     def withdraw(self, future: Future[Any]) -> None:
         assert isinstance(future, ThreadFuture)
-        future._call = None  # its arguments go now; the empty shell leaves the queue in its turn
+        future.let_go()  # its arguments go now; the empty shell leaves the queue in its turn
 
     def request_stop(self, future: Future[Any]) -> None:
-        token = getattr(future, "_token", None)
-        if token is not None:
-            token.set()
+        assert isinstance(future, ThreadFuture)
+        future.stop()
 
-    def help_with(self, future: Future[Any]) -> bool:
-        worker: _Worker | None = getattr(_here, "worker", None)
+    def help_with(self, future: Future[Any], until: float | None = None) -> bool:
+        worker: Worker | None = getattr(_here, "worker", None)
         if worker is None or worker not in self._workers or not isinstance(future, ThreadFuture):
             return False
         if not future._begin():
@@ -157,6 +157,7 @@ class ThreadBackend(Backend):
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._lock:
             first, self._closed = not self._closed, True
+            self._full = False
         if cancel_futures or kill:
             self._end_waiting(lambda future: future.cancel())
         if first:
@@ -179,7 +180,7 @@ class ThreadBackend(Backend):
 
     def stats(self) -> Stats:
         with self._lock:
-            running = sum(len(worker.calls) for worker in self._workers)
+            running = sum(len(worker.futures()) for worker in self._workers)
             unfinished = self._open()
             return Stats(
                 backend=self.name,
@@ -193,7 +194,7 @@ class ThreadBackend(Backend):
 
     def running_calls(self) -> list[str]:
         with self._lock:
-            return [call._name() for worker in self._workers for call in worker.calls]
+            return [call.name() for worker in self._workers for call in worker.futures()]
 
     def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
@@ -231,16 +232,16 @@ class ThreadBackend(Backend):
         """Nobody is left to run what raced with the shutdown; the last to leave sees to it, too."""
         while True:
             try:
-                future = self._queue.get_nowait()
+                drawn = self._queue.get_nowait()
             except queue.Empty:
                 return
-            if future is not None:
-                future.cancel()
+            if drawn is not None:
+                self._call_for(drawn).cancel()
 
     def _ensure_workers(self) -> None:
         """Called with the lock held."""
         if len(self._workers) < min(self._size, self._open()):
-            worker = _Worker()
+            worker = Worker(self.name)
             name = f"{self.spec.thread_name_prefix or self.spec.name}_{self._started}"
             worker.thread = threading.Thread(
                 target=self._work, name=name, args=(worker,), daemon=True
@@ -248,46 +249,60 @@ class ThreadBackend(Backend):
             worker.thread.start()
             self._started += 1
             self._workers.add(worker)
-        self._full = len(self._workers) >= self._size
+        self._look_whether_full()
 
-    def _work(self, worker: _Worker) -> None:
+    def _look_whether_full(self) -> None:
+        """Called with the lock held."""
+        self._full = len(self._workers) >= self._size and not self._closed
+
+    def _work(self, worker: Worker) -> None:
         _here.worker = worker
         with self._lock:  # Ctrl-C may have hit whoever started us before they could count us
             self._workers.add(worker)
         if self._initialize():
-            while (future := self._next(worker)) is not None:
-                if future._begin():
-                    self._run(worker, future)
-                worker.taken += 1
-                del future  # an idle worker keeps nothing alive
-                if worker.abandoned:
-                    break
+            self._serve(worker)
         self._dismiss(worker)
 
-    def _next(self, worker: _Worker) -> ThreadFuture | None:
-        """The next call, or None if this worker should end."""
-        while True:
+    def _serve(self, worker: Worker) -> None:
+        """Run calls until this worker should end."""
+        get, get_nowait, patience = self._queue.get, self._queue.get_nowait, self.spec.idle_timeout
+        while not worker.abandoned:
             try:
-                future = self._queue.get(True, self.spec.idle_timeout)
+                try:
+                    drawn = get_nowait()  # half the price of a wait
+                except queue.Empty:
+                    drawn = get(True, patience)
             except queue.Empty:
                 if self._retire(worker):
-                    return None
+                    return
                 continue
-            if future is None:
-                self._queue.put(None)
-            return future
+            if drawn is None:  # shut down: the others are to see it, too
+                self._put(None)
+                return
+            # From here to the end of `_run`, what every call goes through is spelled out; a call
+            # of a method more is a fifth of its price. For the rules see `calls`.
+            future: Any = drawn if self._ranks is None else self._ranks.first(drawn)
+            future._taken = True
+            if future._asked:  # rule 1
+                if future._begin_taken():
+                    self._run(worker, future)
+            else:
+                future._state = RUNNING
+                self._run(worker, future)
+            worker.taken += 1
+            del drawn, future  # an idle worker keeps nothing alive
 
-    def _retire(self, worker: _Worker) -> bool:
+    def _retire(self, worker: Worker) -> bool:
         """Whether an idle worker may leave without breaking rule 1."""
         with self._lock:
             self._full = False  # from now on a submit looks at the workers after its put ...
             if not self._queue.empty() or self._open() >= len(self._workers):
-                self._full = len(self._workers) >= self._size
+                self._look_whether_full()
                 return False  # ... and a put before that is seen here
             self._remove(worker)
             return True
 
-    def _remove(self, worker: _Worker) -> None:
+    def _remove(self, worker: Worker) -> None:
         """Called with the lock held."""
         if worker in self._workers:
             self._workers.discard(worker)
@@ -295,7 +310,7 @@ class ThreadBackend(Backend):
             self._full = False
             self._changed.notify_all()
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _dismiss(self, worker: Worker) -> None:
         with self._lock:
             self._remove(worker)
             self._abandoned -= worker.abandoned
@@ -304,7 +319,7 @@ class ThreadBackend(Backend):
             self._empty_queue()
             self._clock.close()
 
-    def _give_up(self, worker: _Worker) -> None:
+    def _give_up(self, worker: Worker) -> None:
         """Rule 2: this worker no longer counts."""
         with self._lock:
             if worker in self._workers:
@@ -316,10 +331,10 @@ class ThreadBackend(Backend):
 
     def _give_up_running(self) -> None:
         with self._lock:
-            busy = [worker for worker in self._workers if worker.calls]
+            busy = [worker for worker in self._workers if worker.call is not None]
         for worker in busy:
-            for call in list(worker.calls):
-                self.request_stop(call)
+            for future in worker.futures():
+                future.stop()
             self._give_up(worker)
 
     def _initialize(self) -> bool:
@@ -340,57 +355,73 @@ class ThreadBackend(Backend):
         """Take every call that waits from the queue and end it."""
         while True:
             try:
-                future = self._queue.get_nowait()
+                drawn = self._queue.get_nowait()
             except queue.Empty:
                 return
-            if future is None:
-                self._queue.put(None)
+            if drawn is None:
+                self._put(None)
                 return
             with self._lock:
                 self._taken_by_gone += 1
-            end(future)
+            end(self._call_for(drawn))
 
     # -- one call -------------------------------------------------------------------------------
 
-    def _run(self, worker: _Worker, future: ThreadFuture) -> None:
+    def _run(self, worker: Worker, future: ThreadFuture) -> None:
         """Run a call that has begun."""
-        assert future._call is not None
-        fn, args, kwargs = future._call
-        token = future._token = FlagToken()
-        context = context_of(self.name, future._name(), future._options, token, worker.thread.name)
-        worker.calls.append(future)
+        call: RunningCall = RunningCall()
+        call.future = future
+        call.fn = fn = future._fn
+        call.options = options = future._options
+        call.worker = worker
+        call.before = worker.call
+        call.ending = False
+        call.deadline = call._made = None
+        worker.call = future._running = call
         alarm = None
-        if context.deadline is not None:
-            alarm = self._clock.call_at(context.deadline, lambda: self._abandon(worker, future))
-        value, error = future._copied.run(run_in_context, context, fn, args, kwargs)
+        if options.timeout is not None or options.deadline is not None:
+            alarm = self._limit_running(worker, future, call)
+        copied = future._copied
+        assert copied is not None
+        error: BaseException | None = None
+        try:
+            value = copied.run(run, call, fn, future._args)
+        except BaseException as exc:  # noqa: BLE001  # whatever a task raises is its outcome
+            error = without_caller_frames(exc, 2) if callable(fn) else not_callable(fn)
+        worker.call, call.future = call.before, None
+        future._fn = future._args = future._copied = None  # as `let_go`
         if alarm is not None:
             alarm.cancel()
-        worker.calls.remove(future)
-        future._call = None  # a future that is kept keeps no arguments alive
-        if error is None:
-            future._succeed(value)
-        else:
+        if error is not None:
             future._fail(error)
+            return
+        call.ending = alarm is None  # which may be about to end it, too
+        if call.ending and future._listeners is None and future._state is RUNNING:  # rule 2
+            future._result = value
+            future._state = FINISHED
+        else:
+            call.ending = False
+            future._succeed(value)
 
-    def _abandon(self, worker: _Worker, future: ThreadFuture) -> None:
+    def _limit_running(
+        self, worker: Worker, future: ThreadFuture, call: RunningCall
+    ) -> Appointment:
+        call.deadline = end_of_body(future._options)
+        assert call.deadline is not None
+        return self._clock.call_at(call.deadline, lambda: self._abandon(worker, future))
+
+    def _abandon(self, worker: Worker, future: ThreadFuture) -> None:
+        error = abandoned(future.name(), future._options)
         # Its place is taken before its callbacks run: they may submit, and wait.
         future._on_end = lambda _: self._give_up(worker)
-        if future._fail(abandoned(future._name(), future._options)):
-            self.request_stop(future)
-
-    # -- calls that wait ------------------------------------------------------------------------
+        if future._fail(error):
+            future.stop()
 
     def _limit_waiting(self, future: ThreadFuture, options: CallOptions) -> None:
         ends = [] if options.deadline is None else [options.deadline]
         if options.queue_timeout is not None:
             ends.append(time.monotonic() + options.queue_timeout)
-        alarm = self._clock.call_at(min(ends), lambda: _expire(future))
+        alarm = self._clock.call_at(min(ends), future.expire)
         future._on_end = lambda _: alarm.cancel()
         if options.deadline is not None and time.monotonic() >= options.deadline:
-            _expire(future)  # before a worker sees it
-
-
-def _expire(future: ThreadFuture) -> None:
-    if future._begin():
-        future._call = None
-        future._fail(QueueTimeout("the call still waited for a thread when its time was up"))
+            future.expire()  # before a worker sees it

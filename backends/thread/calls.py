@@ -1,0 +1,201 @@
+"""A call on its way through the thread backend, almost without locks.
+
+What every call goes through once, and in one thread, takes no lock: its worker begins it and ends
+it.  Instead both sides write first and look afterwards, so that of two that meet at least one sees
+the other, and leaves the decision to the lock of futures:
+
+1. The worker sets `_taken`, then looks at `_asked`; anybody else who wants to begin or end a call
+   sets `_asked`, then looks at `_taken`.
+2. The worker sets `ending`, then looks for listeners; who wants to listen makes them, then looks
+   at `ending`.
+
+Where one sees that the other is between two of its stores, it waits for the second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures._base import PENDING, RUNNING
+from contextvars import Context
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from unirun import _context
+from unirun._context import TaskContext, Unasked
+from unirun._errors import QueueTimeout
+from unirun._future import Future
+from unirun.backend import (
+    CallOptions,
+    FlagToken,
+    describe,
+    next_call_id,
+    run_to_end,
+)
+
+if TYPE_CHECKING:
+    from unirun._future import Listeners
+
+__all__ = ["Keywords", "RunningCall", "ThreadFuture", "Worker", "run"]
+
+
+class Worker:
+    """One thread. `taken` and `call` are written by that thread alone: reading needs no lock."""
+
+    __slots__ = ("abandoned", "backend", "call", "taken", "thread")
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self.thread: threading.Thread
+        self.call: RunningCall | None = None  # the innermost, while one helps another
+        self.taken = 0  # items it has taken from the queue and is done with
+        self.abandoned = False  # guarded by the backend's lock
+
+    def futures(self) -> list[ThreadFuture]:
+        """Of the calls on its stack."""
+        found, call = [], self.call
+        while call is not None:
+            if call.future is not None:
+                found.append(call.future)
+            call = call.before
+        return found
+
+
+class ThreadFuture(Future[Any]):
+    """A future that carries its call until it has run."""
+
+    # The backend's submit stores what a new one has: a call of __init__ would cost as much as that.
+    # Few, since each garbage collection looks at each of them.
+    __slots__ = (
+        *("_args", "_asked", "_copied", "_fn", "_options", "_running", "_taken"),
+        *("_backend", "_exception", "_listeners", "_result", "_state"),
+    )
+
+    _fn: Callable[..., Any] | None
+    _args: tuple[Any, ...] | None  # or Keywords
+    _copied: Context | None
+    _options: CallOptions
+    _asked: bool
+    # These are not there before somebody stores them.
+    _running: RunningCall
+    _taken: bool
+
+    __init__ = object.__init__
+
+    def _begin_taken(self) -> bool:
+        """As `_begin`, by the worker that got this future from the queue."""
+        return super()._begin()
+
+    def _ask(self) -> None:
+        """Rule 1."""
+        self._asked = True
+        while self._state is PENDING and getattr(self, "_taken", False):
+            time.sleep(0)  # its worker is between these two
+
+    def _begin(self) -> bool:
+        self._ask()
+        return super()._begin()
+
+    def _end(
+        self,
+        state: str,
+        result: Any,
+        exception: BaseException | None,
+        *,
+        only_pending: bool = False,
+    ) -> bool:
+        self._ask()
+        return super()._end(state, result, exception, only_pending=only_pending)
+
+    def _listen(self) -> Listeners:
+        listeners = super()._listen()
+        while self._state is RUNNING and (call := self._call()) is not None and call.ending:
+            time.sleep(0)  # rule 2: its worker is about to end it
+        return listeners
+
+    def _call(self) -> RunningCall | None:
+        return getattr(self, "_running", None)
+
+    def stop(self) -> None:
+        """Ask the body to stop."""
+        while (call := self._call()) is None and self._state is RUNNING:
+            time.sleep(0)  # it has begun this moment
+        if call is not None:
+            call.stop()
+
+    def expire(self) -> None:
+        """End it if it still waits."""
+        if self._begin():
+            self.let_go()
+            self._fail(QueueTimeout("the call still waited for a thread when its time was up"))
+
+    def let_go(self) -> None:
+        """A future that is kept keeps no arguments alive."""
+        self._fn = self._args = self._copied = None
+
+    def name(self) -> str:
+        fn = self._fn
+        return self._options.name or ("the call" if fn is None else describe(fn))
+
+
+class Keywords(tuple[Any, ...]):
+    """Arguments, with those that have names; the usual call has none and is a plain tuple."""
+
+    named: dict[str, Any]
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], named: dict[str, Any]) -> Keywords:
+        made = cls(args)
+        made.named = named
+        return made
+
+
+class RunningCall(Unasked):
+    """A call that runs, and what `current_task()` makes of it if somebody asks."""
+
+    __slots__ = ("_made", "before", "ending", "fn", "future", "options", "worker")
+
+    # Stored by the backend, as those of a ThreadFuture.
+    before: RunningCall | None  # the call that waits for this one
+    ending: bool
+    fn: Callable[..., Any] | None
+    future: ThreadFuture | None  # until it ends: a context may outlive that
+    options: CallOptions
+    worker: Worker
+    _made: TaskContext | None
+
+    __init__ = object.__init__
+
+    def context(self) -> TaskContext:
+        if self._made is None:
+            made = TaskContext(
+                self.options.name or describe(self.fn),
+                next_call_id(),
+                kind=self.options.kind,
+                backend=self.worker.backend,
+                worker=self.worker.thread.name,
+                token=FlagToken(),
+                attempt=self.options.attempt,
+                deadline=self.deadline,
+            )
+            with _making:
+                self._made = self._made or made
+        return self._made
+
+    def stop(self) -> None:
+        token = self.context().token
+        assert isinstance(token, FlagToken)
+        token.set()
+
+
+_making = threading.Lock()  # one context for each call, whoever asks first
+
+
+def run(call: RunningCall, fn: Any, args: Any) -> Any:
+    """The body; in the context that was copied for it."""
+    _context.running.set(call)
+    value = fn(*args) if type(args) is tuple else fn(*args, **args.named)
+    if type(value) is CoroutineType:
+        return run_to_end(lambda: value, (), {})
+    return value
