@@ -5,86 +5,14 @@ import gc
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from chunks import PATIENCE, Calls, mapped
 
-from unirun import Executor, ExecutorShutdown, Future, SerializationError, WorkerCrashed
-from unirun._chunk import run_chunk
-from unirun._map import MAX_CHUNK, Chunker, MapResult, OpenMaps
-from unirun._payload import dumps
-from unirun._remote import encode
-
-PATIENCE = 20.0
-
-
-class Calls:
-    """Takes the calls of a map; `run` ends them as a backend would."""
-
-    def __init__(self) -> None:
-        self.open: list[tuple[Future[Any], Callable[..., Any], tuple[Any, ...], Any]] = []
-        self.sent = 0
-        self.items: list[Any] = []  # in the order in which they were sent
-        self.closed = False
-
-    def submit(self, fn: Callable[..., Any], *args: Any, on_part: Any = None) -> Future[Any]:
-        if self.closed:
-            raise ExecutorShutdown("cannot schedule new futures after shutdown")
-        future: Future[Any] = Future()
-        self.open.append((future, fn, args, on_part))
-        self.sent += 1
-        self.items += [item[0] for item in args[1]] if fn is run_chunk else [args[0]]
-        return future
-
-    def run(self, which: int = 0) -> None:
-        """Run the call that has waited longest, or another one."""
-        future, fn, args, _ = self.open.pop(which)
-        if future._begin():
-            try:
-                future._succeed(fn(*args))
-            except BaseException as exc:
-                future._fail(exc)
-
-    def run_all(self) -> None:
-        while self.open:
-            self.run()
-
-    def crash(self, after: int, which: int = 0) -> None:
-        """End a chunk as a worker does that dies at one of its items."""
-        future, _, (fn, items), on_part = self.open.pop(which)
-        future._begin()
-        for item in items[:after]:
-            on_part(b"+" + dumps(fn(*item)))
-        future._fail(WorkerCrashed("a chunk", 1, -9))
-
-
-def mapped(
-    calls: Calls,
-    fn: Callable[..., Any],
-    *iterables: Iterable[Any],
-    size: int | None = 1,
-    single: bool = False,
-    window: int = 1 << 62,
-    limit: int = 4,
-    timeout: float | None = PATIENCE,
-    ordered: bool = True,
-    errors: str = "raise",
-    progress: Any = None,
-) -> MapResult:
-    return MapResult(
-        calls.submit,
-        fn,
-        iterables,
-        chunker=Chunker(size, workers=2),
-        single=single,
-        window=window,
-        calls=limit,
-        timeout=timeout,
-        ordered=ordered,
-        errors=errors,
-        progress=progress,
-    )
+from unirun import Executor, ExecutorShutdown, WorkerCrashed
+from unirun._cuts import MAX_CHUNK, MAX_DRAWN, Chunker
+from unirun._map import OpenMaps
 
 
 def square(x: int) -> int:
@@ -120,32 +48,62 @@ def test_a_given_size_stays() -> None:
 def test_an_automatic_size_grows_while_calls_are_short() -> None:
     chunker = Chunker(None, workers=2)
     sizes = []
-    for _ in range(5):
+    for _ in range(4):
         sizes.append(chunker.next(None))
-        chunker.learn(sizes[-1], sizes[-1] * 1e-5)
-    assert sizes == [1, 4, 16, 64, 256]
+        chunker.learn(sizes[-1], sizes[-1] * 1e-6)
+    assert sizes == [1, 16, 256, 4096]
 
 
-def test_an_automatic_size_aims_at_five_milliseconds() -> None:
+def test_an_automatic_size_grows_only_beyond_what_was_tried() -> None:
+    """Calls that were sent before the last one had grown say nothing about larger ones."""
+    chunker = Chunker(None, workers=2)
+    for _ in range(4):
+        chunker.learn(1, 1e-6)
+    assert chunker.size == 16
+
+
+def test_an_automatic_size_aims_at_ten_milliseconds() -> None:
     chunker = Chunker(None, workers=2)
     for _ in range(10):
         chunker.learn(chunker.size, chunker.size * 1e-4)
-    assert chunker.size == 50
-    chunker.learn(50, 50 * 1.0)  # calls became long
+    assert chunker.size == 100
+    chunker.learn(100, 100 * 1.0)  # calls became long
     assert chunker.size == 1
 
 
-def test_an_automatic_size_has_a_bound() -> None:
-    chunker = Chunker(None, workers=2)
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_an_automatic_size_has_a_bound(workers: int) -> None:
+    """So that what is under way at a time has one."""
+    chunker = Chunker(None, workers)
     for _ in range(20):
         chunker.learn(chunker.size, 0.0)
-    assert chunker.next(None) == MAX_CHUNK
+    assert chunker.next(None) <= MAX_CHUNK
+    assert chunker.next(None) * chunker.calls(1 << 62) <= MAX_DRAWN
+
+
+def test_no_more_calls_are_under_way_than_were_allowed() -> None:
+    """However it goes: those that are allowed may be all that the executor takes."""
+    chunker = Chunker(None, workers=2)
+    allowed = []
+    for _ in range(6):
+        allowed.append(chunker.calls(1))
+        chunker.learn(chunker.size, 0.0)
+    assert set(allowed) == {1}
+
+
+@pytest.mark.parametrize("size", [None, 100])
+def test_a_window_has_room_for_more_than_one_chunk(size: int | None) -> None:
+    chunker = Chunker(size, workers=2)
+    chunker.limit(40)
+    for _ in range(5):
+        chunker.learn(chunker.size, 0.0)
+    assert 2 * chunker.next(None) <= 40
 
 
 def test_the_last_items_are_shared_evenly() -> None:
     chunker = Chunker(None, workers=2)
     chunker.size = 100
-    assert [chunker.next(left) for left in (10_000, 80, 8, 1, 0)] == [100, 10, 1, 1, 1]
+    assert [chunker.next(left) for left in (10_000, 80, 8, 1, 0)] == [100, 20, 2, 1, 1]
 
 
 # -- the window -----------------------------------------------------------------------------------
@@ -271,93 +229,6 @@ def test_a_cancelled_chunk_is_an_outcome_of_each_of_its_items() -> None:
     assert [type(each) for each in outcomes[:3]] == [concurrent.futures.CancelledError] * 3
     assert outcomes[3:] == [9, 16, 25]
     assert calls.sent == 2
-
-
-# -- chunks that fail (rule 3) --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("done", [0, 1, 2, 3])
-def test_a_crash_costs_the_item_the_worker_was_at(done: int) -> None:
-    """Those before have their outcomes; those behind are sent again, once."""
-    calls = Calls()
-    results = mapped(calls, square, range(4), size=4, errors="return")
-    calls.crash(after=done)
-    outcomes = [_next(results, calls) for _ in range(4)]
-    assert isinstance(outcomes.pop(done), WorkerCrashed)
-    assert outcomes == [n * n for n in range(4) if n != done]
-    assert calls.items == [0, 1, 2, 3, *range(done + 1, 4)]
-
-
-def test_a_crash_of_every_item_ends_too() -> None:
-    calls = Calls()
-    results = mapped(calls, square, range(3), size=3, errors="return")
-    found = []
-    for _ in range(3):
-        calls.crash(after=0)
-        found.append(next(results))
-    assert [type(each) for each in found] == [WorkerCrashed] * 3
-    assert list(results) == []
-
-
-def test_what_is_sent_again_keeps_its_place() -> None:
-    calls = Calls()
-    results = mapped(calls, square, range(8), size=4, errors="return")
-    calls.run(1)
-    calls.crash(after=1)
-    assert [next(results), type(next(results))] == [0, WorkerCrashed]
-    calls.run_all()
-    assert list(results) == [4, 9, 16, 25, 36, 49]
-
-
-def test_of_a_chunk_that_cannot_be_sent_each_item_goes_alone() -> None:
-    calls = Calls()
-    results = mapped(calls, square, range(3), size=3, errors="return")
-    future = calls.open.pop()[0]
-    future._fail(SerializationError("one of them"))
-    taken = iter(lambda: _next(results, calls, refused=1), None)
-    outcomes = [next(taken) for _ in range(3)]
-    assert [outcomes[0], outcomes[2]] == [0, 4]
-    assert isinstance(outcomes[1], SerializationError)
-
-
-def test_an_outcome_sent_ahead_is_not_run_again() -> None:
-    calls = Calls()
-    results = mapped(calls, refuse_odd, range(3), size=3, errors="return")
-    future, _, _, on_part = calls.open.pop()
-    on_part(b"+" + dumps(0))
-    on_part(b"-" + encode(ValueError("sent ahead")))
-    future._fail(WorkerCrashed("a chunk", 1, -9))
-    first, second, third = results
-    assert first == 0
-    assert (type(second), second.args) == (ValueError, ("sent ahead",))
-    assert isinstance(third, WorkerCrashed)
-    assert calls.sent == 1
-
-
-def test_what_cannot_be_sent_again_has_the_error_of_its_chunk() -> None:
-    """Behind a shutdown: an outcome for each item, and no error out of nowhere."""
-    calls = Calls()
-    results = mapped(calls, square, range(3), size=3, errors="return")
-    calls.crash(after=1)
-    calls.closed = True
-    first, *others = results
-    assert first == 0
-    assert [type(each) for each in others] == [WorkerCrashed] * 2
-
-
-def _next(results: MapResult, calls: Calls, refused: int | None = None) -> Any:
-    """The next outcome; calls that are sent meanwhile are run, except the one of item `refused`."""
-    found: list[Any] = []
-    reader = threading.Thread(target=lambda: found.append(next(results)))
-    reader.start()
-    while reader.is_alive():
-        reader.join(0.002)
-        if calls.open and reader.is_alive():
-            if refused is not None and calls.open[0][2][1] == [(refused,)]:
-                calls.open.pop(0)[0]._fail(SerializationError("this one"))
-            else:
-                calls.run()
-    return found[0]
 
 
 # -- time -----------------------------------------------------------------------------------------

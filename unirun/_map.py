@@ -1,20 +1,21 @@
 """Lazy, windowed, adaptively chunked map.
 
-    inputs ──next──> window of chunks ──submit──> futures ──> iterator
+    inputs ──cut──> window of chunks ──submit──> futures ──> batches of results ──> iterator
 
 1. Never more than the window is submitted and not yet handed out, so inputs may be endless and
-   memory stays flat.  The window is filled at once and refilled whenever an item is taken.
+   memory stays flat.  The window is filled at once, and refilled whenever results are asked for.
 2. As with `concurrent.futures`, a map that nobody ever iterates over runs to its end, though its
    result was dropped: at the latest when the executor is shut down.  One that is dropped half-way
    cancels what has not begun.
 3. A chunk is one call with several items.  If its worker dies, the items before have their
    outcomes, the one it was at has the crash, and those after it are run again: each item runs once.
+4. Results that are there are handed out though their chunk is not done: a slow item holds up
+   nothing that comes before it.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import operator
 import queue
 import threading
@@ -23,74 +24,77 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from unirun._chunk import run_chunk
-from unirun._errors import ExecutorShutdown, SerializationError
+from unirun._cuts import Chunker, Columns, Inputs
+from unirun._errors import DeserializationError, ExecutorShutdown, SerializationError
 from unirun._future import Future
-from unirun._payload import loads
+from unirun._parts import Outcomes, Parts
 
 if TYPE_CHECKING:
     from unirun._progress import Progress
 
 __all__ = ["Chunker", "MapResult", "OpenMaps"]
 
-TARGET_SECONDS = 0.005
-"""How long a chunk of automatic size should take: many times what sending it costs."""
-MAX_CHUNK = 2048
-MAX_GROWTH = 4
+PATIENCE_SECONDS = 0.05
+"""How long a chunk may hold its results back before they are looked for (rule 4)."""
+MAX_PATIENCE = 0.25
 
 
 class Submit(Protocol):
     def __call__(
-        self, fn: Callable[..., Any], *args: Any, on_part: Callable[[bytes], None] | None = None
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        on_part: Callable[[bytes, memoryview], None] | None = None,
     ) -> Future[Any]: ...
-
-
-class Chunker:
-    """How many items go into one call: a fixed number, or grown until a call takes 5 ms."""
-
-    def __init__(self, size: int | None, workers: int) -> None:
-        self.size = size or 1
-        self._adaptive = size is None
-        self._workers = workers
-
-    def next(self, left: int | None) -> int:
-        """`left`: items that are left, where known: the last ones are shared evenly."""
-        if not self._adaptive or left is None:
-            return self.size
-        return max(1, min(self.size, math.ceil(left / (4 * self._workers))))
-
-    def learn(self, items: int, seconds: float) -> None:
-        if self._adaptive and items:
-            ideal = TARGET_SECONDS / max(seconds / items, 1e-7)
-            self.size = int(max(1, min(ideal, self.size * MAX_GROWTH, MAX_CHUNK)))
 
 
 class _Chunk:
     """Some items on their way, and the outcomes that are there so far."""
 
-    __slots__ = ("future", "items", "outcomes")
+    __slots__ = ("future", "items", "parts")
 
-    def __init__(self, items: list[tuple[Any, ...]]) -> None:
+    def __init__(self, items: Columns) -> None:
         self.items = items
-        self.outcomes: list[tuple[bool, Any]] = []
+        self.parts = Parts()
         self.future: Future[Any]
 
-    def hear(self, part: bytes) -> None:
-        """An outcome sent ahead; kept as bytes, since the pool's loop calls this."""
-        self.outcomes.append((part[:1] == b"+", memoryview(part)[1:]))
 
-
-class MapResult(Iterator[Any]):
+class MapResult(itertools.chain[Any]):
     """What `Executor.map` returns: an iterator over the results.
 
     Leaving it half-way (`close()`, or dropping it) cancels what has not begun.
     """
 
-    _refused: ExecutorShutdown | None = None
-    _iterated = False
-    _closed = True  # until it has begun, there is nothing to close
+    # A chain of batches, so that going from one result to the next runs none of our code. The
+    # batches are iterators that the mapping keeps too: several threads may read from one map.
+
+    _mapping: Mapping
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        mapping = Mapping(*args, **kwargs)
+        self: Self = cls.from_iterable(mapping)  # type: ignore[assignment]
+        self._mapping = mapping
+        return self
+
+    def __length_hint__(self) -> int:
+        """How many results are still to come, where that is known: the input of another map."""
+        return self._mapping.left()
+
+    def close(self) -> None:
+        """Cancel what has not begun, and end the iteration."""
+        self._mapping.close()
+
+    def __del__(self) -> None:
+        mapping = self._mapping
+        if mapping.iterated and not mapping.closed:
+            mapping.close()
+
+
+class Mapping:
+    """A map at work: an iterator over batches of results, each of them an iterator."""
 
     def __init__(
         self,
@@ -109,21 +113,24 @@ class MapResult(Iterator[Any]):
     ) -> None:
         self._submit = submit
         self._fn = fn
-        self._total = _length(iterables)
-        self._inputs = zip(*iterables, strict=False)
+        self._inputs = Inputs(iterables)
         self._chunker = chunker
+        chunker.limit(window)
         self._single = single  # an item is a call of its own, so that options act on each
         self._window = window  # items
-        self._calls = calls  # chunks
+        self._calls: int | None = calls  # chunks; None: all of them
         self._end = None if timeout is None else time.monotonic() + timeout
         self._errors = errors
         self._progress = progress
-        self._drawn = self._in_flight = self._done = 0
-        self._exhausted = self._closed = self._iterated = False
+        self._drawn = self._handed = 0
+        self._refused: Exception | None = None
+        self.iterated = self.closed = self.exhausted = False
         self._sent: deque[_Chunk] = deque()
         self._finished: queue.SimpleQueue[_Chunk] | None = None if ordered else queue.SimpleQueue()
-        self._ready: deque[tuple[bool, Any]] = deque()
-        self._unread: set[MapResult] = set()  # keeps us until somebody begins to read
+        # Collected, with the error to be raised behind the values.
+        self._ready: deque[tuple[list[Any], int, BaseException | None]] = deque()
+        self._batch: Iterator[Any] = iter(())  # handed out, not all taken
+        self.unread: set[Mapping] = set()  # keeps us until somebody begins to read
         # Held while inputs are drawn and sent, so that their order is that of the results,
         # though one thread reads and another shuts down. The inputs' own code runs under it.
         self._drawing = threading.RLock()
@@ -131,44 +138,34 @@ class MapResult(Iterator[Any]):
         # but _drawing.
         self._reading = threading.RLock()
         if progress is not None:
-            progress.start(self._total)
-        self._fill()
+            progress.start(self._inputs.total)
+        self._fill(0)
 
     # -- the iterator ---------------------------------------------------------------------------
 
-    def __iter__(self) -> MapResult:
+    def __iter__(self) -> Mapping:
         return self
 
-    def __length_hint__(self) -> int:
-        """How many results are still to come, where that is known: the input of another map."""
-        return NotImplemented if self._total is None else max(0, self._total - self._done)
+    def __next__(self) -> Iterator[Any]:
+        self.iterated = True
+        self.unread.discard(self)
+        with self._reading:
+            while not operator.length_hint(self._batch):  # else another thread has left some
+                self._batch = self._next_batch()
+            return self._batch
 
-    def __next__(self) -> Any:
-        self._iterated = True
-        self._unread.discard(self)
-        while True:
-            ok, value = self._next_outcome()
-            if ok or self._errors == "return":
-                return value
-            if self._errors == "raise":
-                self.close()
-                try:
-                    raise value
-                finally:
-                    del value  # the traceback must not keep itself alive
+    def left(self) -> int:
+        total = self._inputs.total
+        return NotImplemented if total is None else max(0, total - self._taken(0))
 
     def close(self) -> None:
-        """Cancel what has not begun, and end the iteration."""
-        self._closed = self._exhausted = True
-        self._unread.discard(self)
+        self.closed = self.exhausted = True
+        self.unread.discard(self)
         while self._sent:
             self._sent.pop().future.cancel()
         self._ready.clear()
+        self._batch = iter(())
         self._end_progress()
-
-    def __del__(self) -> None:
-        if self._iterated and not self._closed:
-            self.close()
 
     def drain(self, endless: bool) -> None:
         """Rule 2: submit everything that is left, whatever the window; before a shutdown.
@@ -176,10 +173,10 @@ class MapResult(Iterator[Any]):
         Inputs that do not tell their length may never end: nothing is drawn from them if somebody
         reads, and only with `endless` if nobody does.
         """
-        if self._closed or (self._total is None and (self._iterated or not endless)):
+        if self.closed or (self._inputs.total is None and (self.iterated or not endless)):
             return
-        self._window = self._calls = 1 << 62
-        self._fill()
+        self._window, self._calls = 1 << 62, None
+        self._fill(0)
 
     def settle(self, until: float | None) -> bool:
         """Wait for what was sent, and send again what failed chunks left over (rule 3), while that
@@ -189,7 +186,7 @@ class MapResult(Iterator[Any]):
         if not self._reading.acquire(timeout=_left(until, -1)):
             return False
         try:
-            while self._sent and not self._closed:
+            while self._sent and not self.closed:
                 if not self._sent[0].future._wait_ended(_left(until, None)):
                     return False
                 self._collect()
@@ -197,58 +194,106 @@ class MapResult(Iterator[Any]):
             self._reading.release()
         return True
 
-    # -- the machinery --------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------
 
-    def _next_outcome(self) -> tuple[bool, Any]:
-        with self._reading:
-            while not self._ready:
-                self._fill()
-                if not self._sent:
-                    self._end_progress()
-                    self._closed = True
-                    raise self._refused or StopIteration
-                self._collect()
-        self._in_flight -= 1
-        self._done += 1
-        outcome = self._ready.popleft()
+    def _next_batch(self) -> Iterator[Any]:
+        while not self._ready:
+            self._fill(0)
+            if not self._sent:
+                self._end_progress()
+                self.closed = True
+                raise self._refused or StopIteration
+            self._collect()
+        values, count, error = self._ready.popleft()
+        if error is not None and not values:
+            self.close()
+            try:
+                raise error
+            finally:
+                del error  # the traceback must not keep itself alive
         if self._progress is not None:
-            self._progress.update(self._done)
-        self._fill()
-        return outcome
+            values, count = self._one_of(values, count, error)
+        elif error is not None:
+            self._ready.appendleft(([], 0, error))
+        self._handed += count
+        self._batch = batch = iter(values)
+        if self._progress is not None:
+            self._progress.update(self._handed)
+        self._fill(1)
+        return batch
+
+    def _one_of(
+        self, values: list[Any], count: int, error: BaseException | None
+    ) -> tuple[list[Any], int]:
+        """A batch of one, where progress is told after each result."""
+        if len(values) > 1 or error is not None:
+            self._ready.appendleft((values[1:], count - 1, error))
+            return values[:1], 1
+        return values, count
+
+    def _taken(self, asked: int) -> int:
+        """Items whose results have been taken; `asked`: results that are just being taken."""
+        return self._handed - max(0, operator.length_hint(self._batch) - asked)
+
+    def _make_ready(self, outcomes: Outcomes) -> None:
+        values, errors = outcomes.values, outcomes.errors
+        count = len(values)
+        if not errors:
+            if values:
+                self._ready.append((values, count, None))
+        elif self._errors == "return":
+            for at, error in errors.items():
+                values[at] = error
+            self._ready.append((values, count, None))
+        elif self._errors == "skip":
+            values = [value for at, value in enumerate(values) if at not in errors]
+            self._ready.append((values, count, None))
+        else:
+            first = min(errors)
+            self._ready.append((values[:first], first, errors[first]))
 
     def _end_progress(self) -> None:
         if self._progress is not None:
             self._progress.close()
             self._progress = None
 
-    def _fill(self) -> None:
+    # -- sending ----------------------------------------------------------------------------------
+
+    def _fill(self, asked: int) -> None:
         """Rule 1."""
         try:
             with self._drawing:
-                self._draw()
-        except ExecutorShutdown as exc:  # raised behind the outcomes that there will be
-            self._exhausted, self._refused = True, exc
+                self._draw(asked)
+        except Exception as exc:  # of the inputs, or since nothing can be sent any more
+            if not (self.iterated or isinstance(exc, ExecutorShutdown)):
+                raise
+            self.exhausted, self._refused = True, exc  # raised behind the results there will be
 
-    def _draw(self) -> None:
-        while (
-            not self._exhausted and self._in_flight < self._window and len(self._sent) < self._calls
-        ):
-            left = None if self._total is None else self._total - self._drawn
-            size = min(self._chunker.next(left), self._window - self._in_flight)
-            items = list(itertools.islice(self._inputs, size))
-            if len(items) < size:
-                self._exhausted = True
-            if not items:
+    def _draw(self, asked: int) -> None:
+        while not self.exhausted and self._may_send_more():
+            room = self._window - (self._drawn - self._taken(asked))
+            total = self._inputs.total
+            size = self._chunker.next(None if total is None else total - self._drawn)
+            if room < size and (room <= 0 or (self.iterated and self._sent)):
+                return  # a short chunk only where nothing else is under way
+            size = min(size, room)
+            items = self._inputs.take(size)
+            self.exhausted = len(items) < size and self._inputs.error is None
+            if not len(items):
                 return
             self._drawn += len(items)
-            self._in_flight += len(items)
             self._send(_Chunk(items), last=True)
+
+    def _may_send_more(self) -> bool:
+        return self._calls is None or len(self._sent) < self._chunker.calls(self._calls)
 
     def _send(self, chunk: _Chunk, *, last: bool) -> None:
         if self._single:
-            chunk.future = self._submit(self._fn, *chunk.items[0])
+            chunk.future = self._submit(self._fn, *chunk.items.args())
         else:
-            chunk.future = self._submit(run_chunk, self._fn, chunk.items, on_part=chunk.hear)
+            chunk.future = self._submit(
+                run_chunk, self._fn, chunk.items.columns, on_part=chunk.parts.hear
+            )
         if last:
             self._sent.append(chunk)
         else:
@@ -257,61 +302,92 @@ class MapResult(Iterator[Any]):
             finished = self._finished
             chunk.future.add_done_callback(lambda _: finished.put(chunk))
 
+    # -- collecting -------------------------------------------------------------------------------
+
     def _collect(self) -> None:
-        """Wait for a chunk to end and take its outcomes."""
+        """Wait for a chunk to end, or for results of one that does not, and take them."""
         chunk = self._wait()
+        if chunk is None:
+            return
         self._sent.remove(chunk)
         error = _error_of(chunk.future)
         if self._single:
             value = None if error is not None else chunk.future.result()
-            self._ready.append((error is None, error if error is not None else value))
+            self._make_ready(Outcomes([value], None if error is None else {0: error}))
             return
-        outcomes = [(ok, _load(ok, value)) for ok, value in chunk.outcomes]
         if error is None:
-            seconds, rest = chunk.future.result()
-            outcomes += rest
+            seconds, found = chunk.parts.take_answer(chunk.future.result())
             self._chunker.learn(len(chunk.items), seconds)
         else:
-            outcomes += self._after_failure(chunk, error, len(outcomes))
-        self._ready += outcomes
+            found = chunk.parts.take_unsaid(chunk.future)
+            found.append(self._after_failure(chunk, error))
+        for outcomes in found:
+            self._make_ready(outcomes)
 
-    def _wait(self) -> _Chunk:
-        left = None if self._end is None else max(0.0, self._end - time.monotonic())
+    def _wait(self) -> _Chunk | None:
+        """A chunk that has ended; None if there are results of one that has not."""
+        patience = PATIENCE_SECONDS
+        while True:
+            left = _left(self._end, None)
+            span = left if self._single else patience if left is None else min(left, patience)
+            chunk = self._wait_for(span)
+            if chunk is not None:
+                return chunk
+            if not self._single and self._take_early():
+                return None
+            if left is not None and left <= patience:
+                self.close()
+                raise TimeoutError
+            patience = min(1.5 * patience, MAX_PATIENCE)
+
+    def _wait_for(self, seconds: float | None) -> _Chunk | None:
+        """A chunk that has ended within that time."""
         try:
             if self._finished is not None:
-                return self._finished.get(timeout=left)
-            self._sent[0].future.exception(left)
+                return self._finished.get(timeout=seconds)
+            self._sent[0].future.exception(seconds)
         except queue.Empty:
-            self.close()
-            raise TimeoutError from None
-        except TimeoutError:
+            return None
+        except BaseException as exc:  # cancelled or killed: an outcome too
             if not self._sent[0].future.done():
-                self.close()
-                raise
-        except BaseException:  # cancelled or killed: an outcome too. Ctrl-C while we wait: not.
-            if not self._sent[0].future.done():
-                self.close()
+                if isinstance(exc, TimeoutError):
+                    return None
+                self.close()  # Ctrl-C while we wait
                 raise
         return self._sent[0]
 
-    def _after_failure(
-        self, chunk: _Chunk, error: BaseException, done: int
-    ) -> list[tuple[bool, Any]]:
-        """Rule 3."""
-        left = chunk.items[done:]
-        if isinstance(error, SerializationError) and len(left) > 1:
-            # One of them cannot be sent. Nothing has run, so each goes alone.
-            for item in reversed(left):
-                self._send(_Chunk([item]), last=False)
-            return []
-        if type(error) is CancelledError or self._closed or not self._send_again(left[1:]):
-            return [(False, error)] * len(left)
-        return [(False, error)] if left else []
+    def _take_early(self) -> bool:
+        """Rule 4."""
+        chunks = list(self._sent)[: 1 if self._finished is None else None]
+        found = [outcomes for chunk in chunks for outcomes in chunk.parts.take_unsaid(chunk.future)]
+        for outcomes in found:
+            self._make_ready(outcomes)
+        return bool(found)
 
-    def _send_again(self, items: list[tuple[Any, ...]]) -> bool:
+    def _after_failure(self, chunk: _Chunk, error: BaseException) -> Outcomes:
+        """Rule 3."""
+        done, total = chunk.parts.taken, len(chunk.items)
+        if isinstance(error, SerializationError | DeserializationError) and total - done > 1:
+            # One of them cannot be sent. Nothing has run, so they are halved until it is found.
+            middle = (done + total) // 2
+            self._send(_Chunk(chunk.items.cut(middle)), last=False)
+            self._send(_Chunk(chunk.items.cut(done, middle)), last=False)
+            return Outcomes([])
+        left = total - done
+        if not left:
+            return Outcomes([])
+        if (
+            type(error) is CancelledError
+            or self.closed
+            or not self._send_again(chunk.items.cut(done + 1))
+        ):
+            return Outcomes([None] * left, dict.fromkeys(range(left), error))
+        return Outcomes([None], {0: error})
+
+    def _send_again(self, items: Columns) -> bool:
         """False where nothing can be sent any more."""
         try:
-            if items:
+            if len(items):
                 self._send(_Chunk(items), last=False)
         except ExecutorShutdown:
             return False
@@ -322,23 +398,24 @@ class OpenMaps:
     """The maps of one executor that may have inputs left."""
 
     def __init__(self) -> None:
-        self._all: weakref.WeakSet[MapResult] = weakref.WeakSet()
-        self._unread: set[MapResult] = set()
+        self._all: weakref.WeakSet[Mapping] = weakref.WeakSet()
+        self._unread: set[Mapping] = set()
 
     def add(self, result: MapResult) -> None:
-        self._all.add(result)
-        if not result._exhausted:
-            result._unread = self._unread
-            self._unread.add(result)
+        mapping = result._mapping
+        self._all.add(mapping)
+        if not mapping.exhausted:
+            mapping.unread = self._unread
+            self._unread.add(mapping)
 
     def settle(self, until: float | None) -> bool:
         """Wait for what was sent and what comes of it; False if the moment passed first."""
-        return all(result.settle(until) for result in list(self._all))
+        return all(mapping.settle(until) for mapping in list(self._all))
 
     def complete(self, *, endless: bool) -> None:
         """Rule 2, for all of them."""
-        for result in list(self._all):
-            result.drain(endless)
+        for mapping in list(self._all):
+            mapping.drain(endless)
         self._unread.clear()
 
 
@@ -346,27 +423,10 @@ def _left(until: float | None, unlimited: Any) -> Any:
     return unlimited if until is None else max(0.0, until - time.monotonic())
 
 
-def _load(ok: bool, value: Any) -> Any:
-    if not isinstance(value, memoryview):
-        return value
-    if ok:
-        return loads(value)
-    from unirun._remote import decode
-
-    return decode(bytes(value))
-
-
 def _error_of(future: Future[Any]) -> BaseException | None:
     if future.cancelled():
         return future._failure()
     return future.exception()
-
-
-def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
-    """How many items there will be; None where no input tells."""
-    # A hint will do, such as an iterator over a list gives: no result depends on it.
-    hints = [operator.length_hint(each, -1) for each in iterables]
-    return min((hint for hint in hints if hint >= 0), default=None)
 
 
 def check_size(name: str, value: Any) -> int:
