@@ -119,7 +119,7 @@ class CoroutineBackend(Backend):
         assert isinstance(future, CoroutineFuture)
         future._token.set()
 
-    def help_with(self, future: Future[Any]) -> bool:
+    def help_with(self, future: Future[Any], until: float | None = None) -> bool:
         if threading.current_thread() is self._thread:
             raise DeadlockError(
                 "the event loop's own thread waits for a call that needs the event loop; "

@@ -5,6 +5,7 @@ import concurrent.futures.process
 import concurrent.futures.thread
 import copy
 import pickle
+import queue
 import re
 import traceback
 from collections.abc import Iterator
@@ -22,12 +23,25 @@ STANDARD = {
     "CancelledError": concurrent.futures.CancelledError,
     "ConnectionError": ConnectionError,
     "ImportError": ImportError,
+    "MemoryError": MemoryError,
     "PicklingError": pickle.PicklingError,
     "RuntimeError": RuntimeError,
     "TimeoutError": TimeoutError,
     "TypeError": TypeError,
     "ValueError": ValueError,
 }
+
+# What faulthandler leaves, as `remains` hands it on.
+STACK = """Fatal Python error: Segmentation fault
+
+Thread 0x00007f0000000001 (most recent call first):
+  File "/lib/threading.py", line 324 in wait
+
+Current thread 0x00007f0000000002 (most recent call first):
+  File "/lib/ctypes/__init__.py", line 519 in string_at
+  File "/home/me/work.py", line 7 in f
+
+Extension modules: numpy (total: 1)"""
 
 SAMPLES: list[UnirunError] = [
     unirun.UnirunError("a text"),
@@ -44,9 +58,12 @@ SAMPLES: list[UnirunError] = [
     unirun.TaskCancelled("a text"),
     unirun.TaskTimeout("a text", abandoned=True),
     unirun.TaskTimeout(),
+    unirun.QueueFull("a text"),
     unirun.QueueTimeout("a text"),
     unirun.WorkerCrashed("module.function", 42, -9, attempt=2, detail="a detail"),
     unirun.WorkerCrashed("module.function", None, None),
+    unirun.WorkerCrashed("module.function", 42, -9, stderr="words", stack=STACK, oom=True),
+    unirun.TaskMemoryExceeded("module.function", 42, limit=2**30, used=2**31),
     unirun.InitializerFailed("a text"),
     unirun.RemoteError("a text"),
     unirun.ManagerLost("a text"),
@@ -119,9 +136,11 @@ CAUGHT = [
     (unirun.TaskKilled, concurrent.futures.CancelledError),
     (unirun.TaskTimeout, TimeoutError),
     (unirun.TaskTimeout, concurrent.futures.TimeoutError),
+    (unirun.QueueFull, queue.Full),
     (unirun.QueueTimeout, TimeoutError),
     (unirun.WorkerCrashed, concurrent.futures.BrokenExecutor),
     (unirun.WorkerCrashed, RuntimeError),
+    (unirun.TaskMemoryExceeded, MemoryError),
     (unirun.InitializerFailed, concurrent.futures.BrokenExecutor),
     (unirun.DeserializationError, concurrent.futures.process.BrokenProcessPool),
     (unirun.SerializationError, pickle.PickleError),
@@ -170,6 +189,63 @@ def test_a_crash_says_how_the_worker_died(
     assert str(error) == f"the worker (pid 42) running work.f {text}; its last words"
     assert (error.task, error.pid, error.exitcode) == ("work.f", 42, exitcode)
     assert (error.signal_name, error.attempt) == (signal_name, 3)
+
+
+def test_a_crash_shows_where_it_was_and_what_it_wrote_last() -> None:
+    error = unirun.WorkerCrashed("work.f", 42, -11, stderr="one\ntwo\n", stack=STACK)
+    assert str(error).splitlines() == [
+        "the worker (pid 42) running work.f died by SIGSEGV",
+        "  it was in (most recent call first):",
+        '    File "/lib/ctypes/__init__.py", line 519 in string_at',
+        '    File "/home/me/work.py", line 7 in f',
+        "  the last it wrote to stderr:",
+        "    one",
+        "    two",
+    ]
+    assert (error.stderr, error.stack) == ("one\ntwo\n", STACK)
+
+
+def test_a_crash_shows_no_more_than_can_be_read() -> None:
+    frames = [f'  File "/work.py", line {n} in f{n}' for n in range(50)]
+    stack = "Current thread 0x1 (most recent call first):\n" + "\n".join(frames)
+    stderr = "\n".join([*map(str, range(50)), "x" * 5000])
+    error = unirun.WorkerCrashed("work.f", 42, -11, stderr=stderr, stack=stack)
+    lines = str(error).splitlines()
+    assert [line.split()[-1] for line in lines if "File" in line] == [f"f{n}" for n in range(8)]
+    assert [line.strip() for line in lines[-5:-1]] == ["46", "47", "48", "49"]
+    assert len(lines[-1]) < 300
+    assert len(error.stderr) > 5000
+
+
+def test_a_stack_of_no_known_form_is_carried_and_not_shown() -> None:
+    error = unirun.WorkerCrashed("work.f", 42, -11, stack="\x00 garbage")
+    assert str(error) == "the worker (pid 42) running work.f died by SIGSEGV"
+    assert error.stack == "\x00 garbage"
+
+
+def test_a_kill_for_want_of_memory_says_what_to_do() -> None:
+    error = unirun.WorkerCrashed("work.f", 42, -9, oom=True)
+    assert error.oom
+    assert "died by SIGKILL; the system had run out of memory and killed it; use" in str(error)
+    assert "memory=" in str(error)
+    assert not unirun.WorkerCrashed("work.f", 42, -9).oom
+
+
+def test_a_call_that_took_too_much_memory_says_how_much() -> None:
+    error = unirun.TaskMemoryExceeded("work.f", 42, limit=2**30, used=2**30 + 2**28)
+    assert str(error) == (
+        "work.f used 1.25 GiB of memory in worker 42, where 1 GiB were allowed, and was killed; "
+        "raise memory= or give it less to do at once"
+    )
+    assert (error.task, error.pid) == ("work.f", 42)
+    assert (error.limit, error.used) == (2**30, 2**30 + 2**28)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(1, "1 bytes"), (1536, "1.5 KiB"), (5 << 20, "5 MiB"), (3 << 40, "3 TiB")]
+)
+def test_sizes_have_a_unit_that_fits(size: int, text: str) -> None:
+    assert f"used {text} of" in str(unirun.TaskMemoryExceeded("f", 1, limit=1, used=size))
 
 
 def test_a_timeout_says_whether_the_body_runs_on() -> None:

@@ -133,7 +133,7 @@ def test_nothing_is_made_for_who_does_not_wait() -> None:
     future: Future[int] = Future()
     future.set_result(7)
     future.result()
-    assert vars(future).keys() <= {"_state", "_result", "_exception", "_parked"}
+    assert vars(future).keys() <= {"_state", "_result", "_exception"}
 
 
 def test_everybody_who_waits_is_woken() -> None:
@@ -157,7 +157,7 @@ def test_a_wait_ends_with_its_time_out(timeout: float) -> None:
         future.result(timeout)
     with pytest.raises(TimeoutError):
         future.exception(timeout)
-    assert not future._parked  # who went away is forgotten
+    assert not future._listen().parked  # who went away is forgotten
 
 
 def test_a_time_out_may_be_longer_than_a_lock_can_wait() -> None:
@@ -351,7 +351,7 @@ class _Fake:
         self.asked.append(("kill", grace))
         future._killed(TaskKilled("killed"))
 
-    def help_with(self, future: Future[Any]) -> bool:
+    def help_with(self, future: Future[Any], until: float | None = None) -> bool:
         return False
 
 

@@ -170,13 +170,13 @@ def test_modules_may_be_added_while_others_pickle(monkeypatch: pytest.MonkeyPatc
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     threads = [threading.Thread(target=pickle_on) for _ in range(2)]
-    names = set()
+    names: list[bytes] = []
     monkeypatch.setattr("unirun._payload._by_value", names)
     try:
         for thread in threads:
             thread.start()
         for number in range(20_000):
-            names.add(b"no_such_module_%d" % number)
+            names.append(b"no_such_module_%d" % number)
             if number % 100 == 99:
                 names.clear()
     finally:

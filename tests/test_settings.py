@@ -14,7 +14,8 @@ from unirun import _settings
 from unirun._config import UnknownOption, check_options, config, configure, load, reset
 from unirun._errors import ConfigError, UnirunError
 from unirun._hints import Kind
-from unirun._settings import KEYS, Settings
+from unirun._keywords import Settings
+from unirun._settings import KEYS
 
 TIMEOUT = 30.0
 
@@ -68,7 +69,10 @@ VALUES = {  # one that is not the default, as text and as it must arrive
     "idle_timeout": ("none", None),
     "preload": ("json, email.parser", ("json", "email.parser")),
     "max_tasks_per_child": ("9", 9),
+    "max_worker_rss": ("2GiB", 2 * 2**30),
     "thread_name_prefix": ("crew-", "crew-"),
+    "max_pending": ("100, 64MiB", (100, 64 * 2**20)),
+    "when_full": ("raise", "raise"),
     "exit_grace": ("1m", 60.0),
     "kind": ("native", "native"),
     "require": ("killable,isolation", frozenset({"killable", "isolation"})),
@@ -128,6 +132,13 @@ def test_a_variable_and_a_line_of_a_file_mean_the_same(
         ("routes", {"cpu": "package.module:Class"}, {"cpu": "package.module:Class"}),
         ("preload", [], ()),
         ("resources", {"gpu": 0.5, "cpu": 2}, {"gpu": 0.5, "cpu": 2}),
+        ("max_pending", 7, (7, None)),
+        ("max_pending", "7", (7, None)),
+        ("max_pending", "1kB", (None, 1000)),
+        ("max_pending", ["1 kib", 3], (3, 1024)),
+        ("max_pending", (3, None), (3, None)),
+        ("max_pending", (3, 1024), (3, 1024)),
+        ("max_pending", "none", None),
         ("deadline", 12.5, 12.5),
         ("killable", False, False),
     ],

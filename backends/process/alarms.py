@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Alarms:
@@ -29,9 +33,21 @@ class Alarms:
     def after(self, seconds: float, do: Callable[..., None], *args: Any) -> None:
         self.at(time.monotonic() + seconds, do, *args)
 
+    @property
+    def next_at(self) -> float:
+        """When the next one is, on `time.monotonic()`; infinite if there is none."""
+        try:
+            return self._heap[0][0]
+        except IndexError:
+            return math.inf
+
+    def clear(self) -> None:
+        self._heap.clear()
+
     def delay(self) -> float | None:
         """Seconds until the next one; None if there is none."""
-        return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
+        next_at = self.next_at
+        return None if next_at == math.inf else max(0.0, next_at - time.monotonic())
 
     def ring(self) -> None:
         """Do what is due."""

@@ -7,11 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED
-from multiprocessing.process import current_process
-from typing import Any, cast
 
-from unirun._errors import ExecutorShutdown, SerializationError, TaskKilled
+from unirun._errors import ConfigError, ExecutorShutdown, SerializationError, TaskKilled
 from unirun._future import Future
 from unirun._machine import cpu_count
 from unirun._payload import dumps
@@ -25,79 +22,49 @@ from unirun.backend import (
     next_call_id,
 )
 
-from . import launch, outcomes, wire, worker
-from .functions import FunctionTable
-from .peer import Peer, text_of
+from . import launch, wire
+from .exchange import OPTIONS, Exchange
+from .functions import FunctionTable, payload
+from .future import ProcessFuture, Profile
+from .peer import authkey, text_of
 from .pool import Pool
-from .state import PoolState
+from .state import ALONE, PoolState
 
-
-class ProcessFuture(Future[Any]):
-    """A future that carries its call, as bytes, until it is sent."""
-
-    number: int
-    options: CallOptions
-    name: str
-    reason: BaseException | None = None  # why it is being killed; written by the loop
-    victim_of: Peer | None = None  # the worker that is being killed for it; likewise
-    on_part: Callable[[bytes], None] | None = None
-    _encoded: tuple[int, bytes | None, bytes] | None = None
-    _queued_until: float | None = None
-    _running_until: float | None = None
-    _backend: ProcessBackend
-
-    def message(self) -> tuple[int, bytes | None, tuple[Any, ...]]:
-        """What is sent to the worker; the body starts now."""
-        assert self._encoded is not None
-        function_id, function, data = self._encoded
-        self._encoded = None
-        options = self.options
-        end = options.deadline
-        if options.timeout is not None:
-            own = time.monotonic() + options.timeout
-            end = own if end is None else min(own, end)
-        self._running_until = end
-        about = (self.name, options.kind, options.attempt, end, self.on_part is not None)
-        return function_id, function, (self.number, data, about)
-
-    def ends_of_waiting(self) -> list[float]:
-        return [end for end in (self._queued_until, self.options.deadline) if end is not None]
-
-    def end_of_running(self) -> float | None:
-        return self._running_until
-
-    def cancel_unsent(self) -> None:
-        self._end(CANCELLED_AND_NOTIFIED, None, None, only_pending=True)
-
-    def expire_unsent(self) -> bool:
-        """Its time to wait is up; False if it does not wait any more."""
-        return self._begin() and self._fail(outcomes.queue_timeout_of(self))
-
-    def _invoke_callbacks(self) -> None:
-        self._backend.call_back(super()._invoke_callbacks)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class ProcessBackend(Backend):
     """Runs calls in worker processes: killable, isolated from one another and from the caller.
 
-    Options: none of its own yet; `start_method` is "zygote" (default), "spawn" or "fork".
+    Options: `start_method` is "zygote" (default), "spawn" or "fork"; `window` is the most calls a
+    worker may hold (default 2048; 1 hands over the next call when one is over, however short).
     """
 
     name = "process"
     capabilities = frozenset(
-        {Capability.KILLABLE, Capability.ISOLATION, Capability.COOPERATIVE, Capability.PRIORITY}
+        {
+            *(Capability.KILLABLE, Capability.ISOLATION, Capability.COOPERATIVE),
+            *(Capability.PRIORITY, Capability.MEMORY),
+        }
     )
+    option_names = ("window", *OPTIONS)
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
         self._size = spec.max_workers or cpu_count()
-        self._functions = FunctionTable()
-        self._authkey = bytes(current_process().authkey)
+        _check_window(spec.options.get("window", 1))
+        self._functions = FunctionTable(shares=_shares(spec))
         method, initializer = _method_and_initializer(spec)
         self._initializer = initializer
+        self._exchange = Exchange(spec.options, self._size)
+        self._store = self._exchange.arena.pack
         launcher = launch.make(method, spec.preload, self._become_worker)
         self._state = PoolState(self._size)
-        self._pool = Pool(spec, self._state, launcher, setup=self._setup_frame, on_end=self._let_go)
+        self._pool = Pool(
+            spec, self._state, launcher, self._exchange, self._setup_frame, self._let_go
+        )
         # Guards _closed, _started and the making of _manager.
         # Reentrant: a signal handler or a `__del__` may submit while its thread holds it.
         self._lock = threading.RLock()
@@ -118,7 +85,28 @@ class ProcessBackend(Backend):
         kwargs: dict[str, Any],
         options: CallOptions,
     ) -> ProcessFuture:
-        return self.submit_with_parts(fn, args, kwargs, options, None)
+        if not self._pool.open:
+            self._check_open()
+        if (
+            options.timeout is not None
+            or options.queue_timeout is not None
+            or options.deadline is not None
+            or options.memory is not None
+        ):
+            return self._submit_limited(fn, args, kwargs, options, None)
+        future = _new(ProcessFuture)
+        future._backend = self
+        future.number = next_call_id()
+        try:
+            profile = future._profile = self._functions.profile(fn, options)
+            future._payload = payload(profile, fn, args, kwargs, self._store)
+        except SerializationError as exc:
+            return self._unsent(future, fn, options, exc)
+        future.kind = profile.kind
+        if options.priority:
+            future.priority = options.priority
+        self._pool.hand_in(future, plain=True)
+        return future
 
     def submit_with_parts(
         self,
@@ -126,29 +114,56 @@ class ProcessBackend(Backend):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions,
-        on_part: Callable[[bytes], None] | None,
+        on_part: Callable[[bytes, memoryview], None] | None,
     ) -> ProcessFuture:
-        """Submit a call that may `emit` bytes while it runs; `on_part` gets them, in the loop."""
-        self._check_open()
+        """Submit a call that may `emit` bytes while it runs; `on_part` gets them."""
+        if not self._pool.open:
+            self._check_open()
+        return self._submit_limited(fn, args, kwargs, options, on_part)
+
+    def _submit_limited(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        on_part: Callable[[bytes, memoryview], None] | None,
+    ) -> ProcessFuture:
         future = ProcessFuture()
         future._backend = self
         future.number = next_call_id()
-        future.options = options
-        future.name = options.name or describe(fn)
         future.on_part = on_part
+        future.priority = options.priority
         if options.queue_timeout is not None:
             future._queued_until = time.monotonic() + options.queue_timeout
-        if options.deadline is not None and time.monotonic() >= options.deadline:
-            future.expire_unsent()
-            return future
         try:
-            future._encoded = self._functions.encode(fn, args, kwargs)
+            profile = future._profile = self._functions.profile_alone(fn, options)
+            if options.deadline is not None and time.monotonic() >= options.deadline:
+                future.expire_unsent()
+                return future
+            future._payload = payload(profile, fn, args, kwargs, self._store)
         except SerializationError as exc:
-            future._fail(exc)
-            return future
-        self._pool.post(self._pool.submit, future)
-        self._pool.ensure_worker()
+            return self._unsent(future, fn, options, exc)
+        self._pool.hand_in(future, plain=False)
         return future
+
+    def _unsent(
+        self, future: ProcessFuture, fn: Any, options: CallOptions, exc: SerializationError
+    ) -> ProcessFuture:
+        future._profile = Profile(0, None, options.name or describe(fn), options, ALONE)
+        future._fail(exc)
+        return future
+
+    def help_with(self, future: Future[Any], until: float | None = None) -> bool:
+        assert isinstance(future, ProcessFuture)
+        return self._pool.lead(future, until)
+
+    def size_of(self, future: Future[Any]) -> int:
+        assert isinstance(future, ProcessFuture)
+        payload = future._payload or b""  # nothing any more once it has ended
+        if isinstance(payload, tuple):  # plain arguments, each of them short
+            return sum(len(arg) if isinstance(arg, str | bytes) else 8 for arg in payload)
+        return int(getattr(payload, "size", len(payload)))  # a large one has its own place
 
     def _check_open(self) -> None:
         with self._lock:
@@ -158,6 +173,7 @@ class ProcessBackend(Backend):
                 self._start()
         if self._pool.refuses:
             raise self._pool.refusal()
+        self._pool.open = True
 
     def _start(self) -> None:
         self._started = True
@@ -172,6 +188,8 @@ class ProcessBackend(Backend):
         self._pool.post(self._pool.kill, future, grace, TaskKilled(f"{future.name} was killed"))
 
     def withdraw(self, future: Future[Any]) -> None:
+        assert isinstance(future, ProcessFuture)
+        future._payload = None
         self._pool.post(self._pool.withdraw, future)
 
     def request_stop(self, future: Future[Any]) -> None:
@@ -183,6 +201,7 @@ class ProcessBackend(Backend):
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._lock:
             self._closed = True
+            self._pool.open = False
             used, self._started = self._started, True
         if not used:  # it may have made shared objects; at exit its loop could not start any more
             self._pool.close_unused()
@@ -201,6 +220,10 @@ class ProcessBackend(Backend):
         self._pool.callbacks.join(None if until is None else max(0.0, until - time.monotonic()))
         return True
 
+    def resize(self, max_workers: int) -> None:
+        self._size = max_workers
+        self._pool.post(self._pool.resize, max_workers)
+
     def terminate_workers(self) -> None:
         self._end_workers(None)
 
@@ -218,12 +241,14 @@ class ProcessBackend(Backend):
         return self._pool.running_names()
 
     def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+        from multiprocessing.process import current_process
+
         from unirun._manager import Manager
         from unirun.sync import make_shared
 
         with self._lock:
             if self._manager is None:
-                self._manager = Manager(key=self._authkey)
+                self._manager = Manager(key=bytes(current_process().authkey))
         return make_shared(self._manager, kind, *args, **kwargs)
 
     def _let_go(self) -> None:
@@ -239,17 +264,33 @@ class ProcessBackend(Backend):
             text_of(sys.path),
             text_of(getattr(sys, "argv", ())),
             _current_directory(),
-            self._authkey,
+            authkey(),
             self.spec.settings,
             self.spec.preload,
             self._initializer,
+            self._exchange.for_worker(),
         )
 
-    def _become_worker(self, number: int, fds: tuple[int, int, int]) -> None:
+    def _become_worker(self, number: int, fds: launch.Fds) -> None:
         """In a forked worker: it has our memory, so the initializer needs no pickle."""
         spec = self.spec
         setup = None if spec.initializer is None else (spec.initializer, spec.initargs)
+        from . import worker  # which is there already, see `launch`
+
         worker.main(*fds, local_setup=setup)
+
+
+_new = object.__new__  # a future has nothing to initialise
+
+
+def _check_window(window: Any) -> None:
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        raise ConfigError(f"window={window!r} is no number of calls; use an int from 1 on")
+
+
+def _shares(spec: WorkerSpec) -> bool:
+    """Whether a worker may hold several calls: not where it may be replaced after each."""
+    return spec.max_tasks_per_child is None and spec.max_worker_rss is None
 
 
 def _current_directory() -> str | None:
@@ -281,7 +322,8 @@ def _while_spawning(setup: Any) -> bytes | None:
     from multiprocessing.context import get_spawning_popen, set_spawning_popen
 
     before = get_spawning_popen()
-    set_spawning_popen(cast("Any", _Spawning()))
+    stand_in: Any = _Spawning()
+    set_spawning_popen(stand_in)
     try:
         return dumps(setup)
     except SerializationError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from _queue import SimpleQueue
 from collections.abc import Callable
 
 
@@ -20,7 +20,7 @@ class CallbackThread:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def run(self, callback: Callable[[], None]) -> None:
         with self._lock:

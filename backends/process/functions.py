@@ -17,54 +17,95 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
-from opcode import opmap
-from typing import Any
 
 from unirun._errors import SerializationError
-from unirun._payload import dumps, importable
-from unirun.backend import describe
+from unirun._payload import dumps, encode, importable
+from unirun.backend import CallOptions, describe
+
+from .future import Profile
+from .state import ALONE
+from .wire import is_plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from unirun._payload import Store
 
 MAX_KNOWN = 4096
 """How many functions a worker keeps before it is told to forget them all."""
+MAX_PROFILES = 64
+"""How many kinds of options are remembered for a function."""
 
 _BY_NAME = (types.FunctionType, types.BuiltinFunctionType, type)
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range})
-_REBINDS = frozenset(
-    opmap[name]
-    for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
-    if name in opmap
-)
+_REBINDS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
+
+
+class Known:
+    """A function that has a number, and what calls of it have in common."""
+
+    __slots__ = ("data", "kept", "name", "number", "profiles")
+
+    def __init__(self, kept: Any, number: int, data: bytes, name: str) -> None:
+        self.kept = kept
+        self.number = number
+        self.data = data
+        self.name = name
+        self.profiles: dict[int, Profile] = {}  # by id of the options, which they keep
 
 
 class FunctionTable:
-    """Numbers for functions. Any thread may use it."""
+    """Numbers for functions. Any thread may use it.
 
-    def __init__(self) -> None:
+    `shares`: whether calls of one function may share a worker at all.
+    """
+
+    def __init__(self, *, shares: bool = True) -> None:
         # Guards the making of numbers; reading needs none. Reentrant, for a `__del__` that submits.
         self._lock = threading.RLock()
         # By id of what is kept in the entry, so that the id cannot become another's: the function
         # of rule 1, the code object of rule 2.
-        self._by_name: dict[int, tuple[Any, int, bytes]] = {}
-        self._by_value: dict[int, tuple[Captured, int, bytes]] = {}
+        self._by_name: dict[int, Known] = {}
+        self._by_value: dict[int, Known] = {}
         self._next = 1
+        self._shares = shares
 
-    def encode(self, fn: Any, args: Any, kwargs: Any) -> tuple[int, bytes | None, bytes]:
-        """(number or 0, bytes of the function or None, bytes of the rest)."""
-        known = self._by_name.get(id(fn)) or self._find_by_value(fn) or self._learn(fn)
-        what = "the call"
-        if known is not None:
-            return known[1], known[2], dumps((args, kwargs), what, ("args", "kwargs"))
-        return 0, None, dumps((fn, args, kwargs), what, (describe(fn), "args", "kwargs"))
+    def profile(self, fn: Any, options: CallOptions) -> Profile:
+        """Of a call without limits; the same object each time, where that is right."""
+        known = self._by_name.get(id(fn)) or self._find(fn)
+        if known is None:
+            return Profile(0, None, options.name or describe(fn), options, ALONE)
+        profile = known.profiles.get(id(options))
+        if profile is None:
+            kind = known.number if self._shares else ALONE
+            name = options.name or known.name
+            profile = Profile(known.number, known.data, name, options, kind)
+            if len(known.profiles) >= MAX_PROFILES:
+                known.profiles = {}
+            known.profiles[id(options)] = profile
+        return profile
 
-    def _find_by_value(self, fn: Any) -> tuple[Any, int, bytes] | None:
+    def profile_alone(self, fn: Any, options: CallOptions) -> Profile:
+        """Of a call that shares a worker with no other."""
+        known = self._by_name.get(id(fn)) or self._find(fn)
+        name = options.name or describe(fn)
+        if known is None:
+            return Profile(0, None, name, options, ALONE)
+        return Profile(known.number, known.data, name, options, ALONE)
+
+    def _find(self, fn: Any) -> Known | None:
+        return self._find_by_value(fn) or self._learn(fn)
+
+    def _find_by_value(self, fn: Any) -> Known | None:
         if type(fn) is not types.FunctionType:
             return None
         known = self._by_value.get(id(fn.__code__))
-        return known if known is not None and known[0].still_holds(fn) else None
+        return known if known is not None and known.kept.still_holds(fn) else None
 
-    def _learn(self, fn: Any) -> tuple[Any, int, bytes] | None:
+    def _learn(self, fn: Any) -> Known | None:
         if _travels_by_name(fn):
-            return self._enter(self._by_name, id(fn), fn, dumps(fn, describe(fn)))
+            return self._enter(self._by_name, id(fn), fn, dumps(fn, describe(fn)), fn)
         if type(fn) is not types.FunctionType:
             return None
         captured = Captured.of(fn)
@@ -74,18 +115,35 @@ class FunctionTable:
             data = dumps(fn, describe(fn))
         except SerializationError:
             return None  # said again, with the path to the culprit, for the whole call
-        return self._enter(self._by_value, id(fn.__code__), captured, data)
+        return self._enter(self._by_value, id(fn.__code__), captured, data, fn)
 
-    def _enter(
-        self, table: dict[int, Any], key: int, kept: Any, data: bytes
-    ) -> tuple[Any, int, bytes]:
+    def _enter(self, table: dict[int, Known], key: int, kept: Any, data: bytes, fn: Any) -> Known:
         with self._lock:
             if len(table) >= MAX_KNOWN:
                 table.clear()  # numbers are never used twice, so old ones stay right
-            known: tuple[Any, int, bytes] = (kept, self._next, data)
-            table[key] = known
+            known = table[key] = Known(kept, self._next, data, describe(fn))
             self._next += 1
         return known
+
+
+def payload(
+    profile: Profile, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], store: Store
+) -> Any:
+    """The rest of a call: its arguments as they are if all are plain, else a pickle.
+
+    `store` may take that, and then it is a reference.
+    """
+    inside = (*args, *kwargs.values()) if kwargs else args
+    if not profile.function_id:
+        parts = (describe(fn), "args", "kwargs")
+        return encode((fn, args, kwargs), "the call", parts, store=store, inside=inside)
+    if not kwargs:
+        for arg in args:
+            if not is_plain(arg):
+                break
+        else:
+            return args
+    return encode((args, kwargs), "the call", ("args", "kwargs"), store=store, inside=inside)
 
 
 def _travels_by_name(fn: Any) -> bool:
@@ -192,7 +250,10 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
 
 def _rebinds(code: types.CodeType) -> bool:
     """Whether it may change a global, or a variable it shares with its surroundings."""
-    return any(_REBINDS.intersection(each.co_code[::2]) for each in _codes(code))
+    from opcode import opmap  # only functions that travel by value are looked at
+
+    opcodes = {opmap[name] for name in _REBINDS if name in opmap}
+    return any(opcodes.intersection(each.co_code[::2]) for each in _codes(code))
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
 
 from .peer import make_pipe
 
-Item: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeAlias
+
+    Item: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Inbox:
@@ -23,6 +26,7 @@ class Inbox:
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
         self.asleep = False  # written by the loop
+        self.until = 0.0  # until when it sleeps, on `time.monotonic()`; written by the loop
         self.closed = False
         # Held while the bell is rung or taken down, so that nobody writes to a descriptor that has
         # become somebody else's. Guards `closed`. Reentrant, for signal handlers and `__del__`.
@@ -32,13 +36,15 @@ class Inbox:
             os.set_blocking(end, False)
 
     def put(self, do: Callable[..., None], args: tuple[Any, ...]) -> bool:
-        """Have the loop call `do(*args)`; False if it has ended, and `leftovers` has it now."""
+        """Have the loop call `do(*args)`; False if it has ended, and nothing will be done."""
         self._items.append((do, args))
-        if not self.closed and self.asleep:
-            self._ring()
+        self.wake()
         return not self.closed
 
-    def _ring(self) -> None:
+    def wake(self) -> None:
+        """Have the loop look, if it is asleep."""
+        if not self.asleep:
+            return
         with self._bell:
             if self.closed:
                 return
@@ -50,10 +56,11 @@ class Inbox:
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def work(self) -> None:
-        """Do everything that is in it."""
+    def work(self, first: Callable[[], None]) -> None:
+        """Do everything that is in it, and `first` before each."""
         while self._items:
             do, args = self._items.popleft()
+            first()
             do(*args)
 
     def quiet(self) -> None:
@@ -69,13 +76,6 @@ class Inbox:
             self.closed = True
             for end in (self.fd, self._ringer):
                 os.close(end)
-
-    def leftovers(self) -> Iterator[Item]:
-        while self._items:
-            try:
-                yield self._items.popleft()
-            except IndexError:
-                return  # another thread was quicker
 
     def abandon(self) -> list[int]:
         """In a forked child, which has no loop; returns what it must close."""

@@ -1,8 +1,8 @@
 """How a worker process comes to life: from the zygote, by spawn, or by fork.
 
 A launcher starts workers and tells how they ended.  All of it runs in the pool's loop thread.
-Each worker gets three descriptors: where its tasks come from, where its results go, and the
-life-line, whose other end only this process holds.
+Each worker gets descriptors: where its tasks come from, where its results go, the life-line, whose
+other end only this process holds, and the memory it shares with us, if any.
 
     zygote   forked from a small process of ours, about 1 ms each (Linux, macOS)
     spawn    a fresh interpreter each, about 20 ms (any POSIX system)
@@ -11,54 +11,75 @@ life-line, whose other end only this process holds.
 
 from __future__ import annotations
 
+import _socket
 import atexit
 import marshal
 import os
-import signal
-import socket
 import sys
-import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-from typing import Any
+from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETOOMANYREFS
 
 from unirun._errors import BackendUnavailable
+from unirun._records import record
 
-from .zygote import gone
+from . import early
+from .ends import NEVER_MADE, UNKNOWN, gone
+from .interpreter import reap, spawn_python
+from .system import HERE, lead_group, open_pidfd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Fds: TypeAlias = tuple[int, ...]
+    """What a worker gets, in the order of the parameters of `worker.main`; see `zygote.MAX_FDS`."""
 
 METHODS = ("zygote", "spawn", "fork")
 
+SCARCE = frozenset({EAGAIN, ENOMEM, EMFILE, ENFILE, ENOBUFS, ETOOMANYREFS})
+"""The errors of a system that has no process, memory or descriptor to give just now."""
 
-@dataclass(frozen=True, slots=True)
+
+def is_scarcity(error: BaseException) -> bool:
+    """Whether that may be over in a moment."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE)
+
+
+# As numbers, since `signal` and `socket` build enumerations of all they know when imported.
+_SIGKILL = 9
+_SOL_SOCKET, _SCM_RIGHTS = _socket.SOL_SOCKET, _socket.SCM_RIGHTS
+
+
+@record
 class Started:
     worker: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exited:
     worker: int
     status: int | None
     """Exit status, negative for a signal; None if it cannot be known."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trouble:
     """Workers cannot be started as they should be; the text says why."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lost:
     """The zygote died: how its workers end will not be told any more."""
 
 
-News = Started | Exited | Trouble | Lost
+if TYPE_CHECKING:
+    News: TypeAlias = Started | Exited | Trouble | Lost
 
 
 class Launcher(ABC):
@@ -70,8 +91,11 @@ class Launcher(ABC):
     works_at_exit = True
     """Whether it can start workers when the interpreter has begun to shut down."""
 
+    tells = True
+    """Whether a descriptor tells when there is news; else somebody has to look."""
+
     @abstractmethod
-    def start(self, worker: int, fds: tuple[int, int, int]) -> None:
+    def start(self, worker: int, fds: Fds) -> None:
         """Start one; the caller closes `fds`, which the worker has its own copies of."""
 
     def attach(self, watch: Callable[[int], object], unwatch: Callable[[int], object]) -> None:
@@ -96,9 +120,7 @@ class Launcher(ABC):
         """Release everything; every worker has ended, or ends now."""
 
 
-def make(
-    method: str, preload: tuple[str, ...], body: Callable[[int, tuple[int, int, int]], None]
-) -> Launcher:
+def make(method: str, preload: tuple[str, ...], body: Callable[[int, Fds], None]) -> Launcher:
     """The launcher for a start method; `body` is what a forked child runs."""
     if os.name != "posix":
         raise BackendUnavailable(
@@ -117,47 +139,70 @@ def make(
 class ZygoteLauncher(Launcher):
     def __init__(self, preload: tuple[str, ...]) -> None:
         self._preload = preload
-        self._control: socket.socket | None = None  # ours; closed when the zygote ends or we do
+        self._begun = early.claim()
+        self._control: _socket.socket | None = None  # ours; closed when the zygote ends or we do
         self._pid = 0
         # Workers it has not been asked for yet; with copies of their descriptors, closed then.
         self._unsent: deque[tuple[int, list[int]]] = deque()
+        self._heard = b""  # the beginning of a message
+        self._by_value = False  # whether it was told that functions travel by value
         self._news: list[News] = []
 
-    def start(self, worker: int, fds: tuple[int, int, int]) -> None:
+    def start(self, worker: int, fds: Fds) -> None:
         if self._control is None:
-            self._start_zygote()
-        assert self._control is not None
-        if self._unsent or not self._request(worker, list(fds)):
+            self._take_zygote()
+        self._mention_cloudpickle()
+        if self._unsent or not self._request(worker, fds):
             copies: list[int] = []
             self._unsent.append((worker, copies))
-            copies += [os.dup(fd) for fd in fds]
+            try:
+                copies.extend(os.dup(fd) for fd in fds)
+            except OSError:
+                self._unsent.pop()
+                for fd in copies:
+                    os.close(fd)
+                raise
 
-    def _request(self, worker: int, fds: list[int]) -> bool:
+    def _mention_cloudpickle(self) -> None:
+        if self._by_value or "cloudpickle" not in sys.modules or self._control is None:
+            return
+        try:
+            self._control.send(b"C" + bytes(8))
+            self._by_value = True
+        except OSError:
+            return  # it has much to do, or is dead: next time
+
+    def _request(self, worker: int, fds: Fds | list[int]) -> bool:
         """Ask for a worker; False if the zygote is too far behind to be asked for more."""
         assert self._control is not None
+        message = b"F" + worker.to_bytes(8, "little")
+        passed = b"".join([fd.to_bytes(4, sys.byteorder) for fd in fds])
         try:
-            socket.send_fds(self._control, [b"F" + worker.to_bytes(8, "little")], fds)
+            # So short a message goes as a whole or not at all.
+            self._control.sendmsg([message], [(_SOL_SOCKET, _SCM_RIGHTS, passed)])
         except BlockingIOError:
             return False
-        except OSError:
-            self._lose()
-            self._news.append(Exited(worker, None))
+        except OSError as exc:
+            if exc.errno in SCARCE:
+                self._news.append(Exited(worker, NEVER_MADE - exc.errno))
+            else:
+                self._lose()
+                self._news.append(Exited(worker, None))
         return True
 
-    def _start_zygote(self) -> None:
-        call = f"from unirun.backends.process.zygote import main; main(3, {list(self._preload)!r})"
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                self._pid = spawn_python(call, [theirs.fileno()])
-            except BaseException:
-                ours.close()
-                raise
-        ours.setblocking(False)
-        self._control = ours
-        self._watch(ours.fileno())
+    def _take_zygote(self) -> None:
+        begun, self._begun = self._begun or early.start(), None
+        self._pid, self._control = begun
+        if self._preload:
+            blob = marshal.dumps(([str(entry) for entry in sys.path], list(self._preload)))
+            self._control.sendall(b"L" + len(blob).to_bytes(8, "little") + blob)
+        self._control.setblocking(False)
+        self._by_value = False
+        self._watch(self._control.fileno())
 
     def fds(self) -> list[int]:
+        if self._begun is not None:
+            return [self._begun[1].fileno()]
         copies = [fd for _, fds in self._unsent for fd in fds]
         return copies if self._control is None else [self._control.fileno(), *copies]
 
@@ -170,7 +215,8 @@ class ZygoteLauncher(Launcher):
             except OSError:
                 data = b""
             if data:
-                self._note(data)
+                self._heard += data
+                self._note()
             else:
                 self._lose()
         while self._unsent and self._control is not None and self._request(*self._unsent[0]):
@@ -178,23 +224,27 @@ class ZygoteLauncher(Launcher):
         news, self._news = self._news, []
         return news
 
-    def _note(self, data: bytes) -> None:
-        code, rest = data[:1], data[1:]
-        if code == b"P":
-            self._news.append(Trouble(rest.decode(errors="replace")))
-            return
-        worker = int.from_bytes(rest[:8], "little")
-        value = int.from_bytes(rest[8:16], "little", signed=True)
-        if code == b"S":
-            self._news.append(Started(worker, value))
-        else:
-            self._news.append(Exited(worker, None if value == -999 else value))
+    def _note(self) -> None:
+        """Take in what has been heard completely; see `zygote` for what it looks like."""
+        while len(self._heard) >= 17:
+            code, number = self._heard[:1], int.from_bytes(self._heard[1:9], "little")
+            value = int.from_bytes(self._heard[9:17], "little", signed=True)
+            end = 17 + (number if code == b"P" else 0)
+            if len(self._heard) < end:
+                return
+            rest, self._heard = self._heard[17:end], self._heard[end:]
+            if code == b"P":
+                self._news.append(Trouble(rest.decode(errors="replace")))
+            elif code == b"S":
+                self._news.append(Started(number, value))
+            else:
+                self._news.append(Exited(number, None if value == UNKNOWN else value))
 
     def give_up(self) -> None:
         """A zygote that is stopped tells nothing; one that is dead is `Lost`."""
         try:
             if self._control is not None:
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(self._pid, _SIGKILL)
         except ProcessLookupError:
             return  # it died just now, and a SIGCHLD handler of the program has reaped it
 
@@ -204,13 +254,16 @@ class ZygoteLauncher(Launcher):
             self._news.append(Lost())
 
     def close(self) -> None:
+        if self._begun is not None:
+            early.end(*self._begun)
+            self._begun = None
         if self._control is not None:
             self._unwatch(self._control.fileno())
-            self._control.close()
-            self._control = None
+            control, self._control = self._control, None
+            self._heard = b""
             while self._unsent:
                 self._drop_unsent()
-            reap(self._pid)
+            early.end(self._pid, control)
 
     def _drop_unsent(self) -> None:
         for fd in self._unsent.popleft()[1]:
@@ -223,20 +276,22 @@ class ZygoteLauncher(Launcher):
 class ChildLauncher(Launcher):
     """Workers that are children of this process."""
 
+    tells = "pidfd" in HERE
+
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}  # worker -> pid
         self._pidfds: dict[int, int] = {}  # worker -> pidfd, ours; closed when it is gone
         self._news: list[News] = []
 
     @abstractmethod
-    def _launch(self, worker: int, fds: tuple[int, int, int]) -> int:
+    def _launch(self, worker: int, fds: Fds) -> int:
         """Make the process and return its pid."""
 
-    def start(self, worker: int, fds: tuple[int, int, int]) -> None:
+    def start(self, worker: int, fds: Fds) -> None:
         pid = self._pids[worker] = self._launch(worker, fds)
-        if hasattr(os, "pidfd_open"):
-            self._pidfds[worker] = os.pidfd_open(pid)
-            self._watch(self._pidfds[worker])
+        if (pidfd := open_pidfd(pid)) is not None:
+            self._pidfds[worker] = pidfd
+            self._watch(pidfd)
         self._news.append(Started(worker, pid))
 
     def fds(self) -> list[int]:
@@ -247,7 +302,7 @@ class ChildLauncher(Launcher):
             status = gone(pid)
             if status is not None:
                 self._drop(worker)
-                self._news.append(Exited(worker, None if status == -999 else status))
+                self._news.append(Exited(worker, None if status == UNKNOWN else status))
         news, self._news = self._news, []
         return news
 
@@ -265,9 +320,10 @@ class ChildLauncher(Launcher):
 
 
 class SpawnLauncher(ChildLauncher):
-    def _launch(self, worker: int, fds: tuple[int, int, int]) -> int:
-        call = "import os\nif os.getsid(0) != os.getpid(): os.setsid()\n"
-        call += "from unirun.backends.process.worker import main; main(3, 4, 5)"
+    def _launch(self, worker: int, fds: Fds) -> int:
+        call = "import os\nfrom unirun.backends.process.system import lead_group\n"
+        call += "if os.getpgrp() != os.getpid(): lead_group()\n"
+        call += f"from unirun.backends.process.worker import main; main(*range(3, {3 + len(fds)}))"
         return spawn_python(call, list(fds))
 
 
@@ -275,11 +331,13 @@ class ForkLauncher(ChildLauncher):
     works_at_exit = sys.version_info < (3, 12)  # "can't fork at interpreter shutdown"
     local_setup = True
 
-    def __init__(self, body: Callable[[int, tuple[int, int, int]], None]) -> None:
+    def __init__(self, body: Callable[[int, Fds], None]) -> None:
         super().__init__()
+        from . import worker  # noqa: F401  # while nothing else is imported: not in a forked child
+
         self._body = body
 
-    def _launch(self, worker: int, fds: tuple[int, int, int]) -> int:
+    def _launch(self, worker: int, fds: Fds) -> int:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()  # else the child would write the same once more
@@ -289,7 +347,7 @@ class ForkLauncher(ChildLauncher):
             pid = os.fork()
         if pid == 0:
             try:
-                os.setsid()
+                lead_group()
                 atexit._clear()  # those are for the end of the program
                 _take_away_stdin()
                 self._body(worker, fds)
@@ -305,87 +363,3 @@ def _take_away_stdin() -> None:
     if null:
         os.close(null)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for as long as the process lives
-
-
-# -- a fresh interpreter -------------------------------------------------------------------------
-
-
-def spawn_python(call: str, fds: list[int]) -> int:
-    """Start an interpreter like this one that runs `call`, with `fds` as 3, 4, ...; its pid.
-
-    It gets our `sys.path` as it is now. `site` is skipped (it costs time) unless import hooks
-    were installed, which only `site` can bring back.
-    """
-    flags = list(_args_from_interpreter_flags())
-    if not _has_import_hooks() and "-S" not in flags:
-        flags.append("-S")
-    if "-P" not in flags:
-        flags.append("-P")  # sys.path comes from us; looking at a directory that is gone fails
-    reader, writer = os.pipe()
-    try:
-        setup = 3 + len(fds)
-        code = f"""import sys, marshal, os
-sys.path[:] = marshal.loads(os.read({setup}, 1 << 20))
-os.closerange({setup}, 65536)
-"""  # what else is inheritable here is no business of a worker
-        blob = marshal.dumps([str(entry) for entry in sys.path])
-        os.set_blocking(writer, False)
-        if os.write(writer, blob) < len(blob):
-            raise OSError(f"sys.path is longer than a pipe holds ({len(blob)} bytes)")
-        return _posix_spawn([*flags, "-c", code + call], [*fds, reader])
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-def _posix_spawn(arguments: list[str], fds: list[int]) -> int:
-    # Move everything out of the way of 3, 4, ... first: a target may be one of the sources.
-    high = [_duplicate_above(fd, 3 + len(fds)) for fd in fds]
-    null = os.open(os.devnull, os.O_RDONLY)
-    try:
-        actions: list[Any] = [(os.POSIX_SPAWN_DUP2, null, 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high)]
-        command = [sys.executable or "python3", *arguments]
-        options: dict[str, Any] = {"file_actions": actions, "setsigmask": [signal.SIGINT]}
-        # SIGINT is blocked until it is ignored, and the session is its own where that can be had:
-        # a Ctrl-C in the terminal is for the program, not for what it starts.
-        try:
-            return os.posix_spawn(command[0], command, os.environ, setsid=True, **options)
-        except NotImplementedError:
-            return os.posix_spawn(command[0], command, os.environ, **options)
-    finally:
-        for fd in (*high, null):
-            os.close(fd)
-
-
-def _duplicate_above(fd: int, minimum: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(minimum, 16))
-
-
-def _has_import_hooks() -> bool:
-    """Whether something other than the standard finders takes part in importing."""
-    standard = (
-        "_frozen_importlib",
-        "_frozen_importlib_external",
-        "zipimport",
-        "importlib._bootstrap",
-    )
-    return any(getattr(finder, "__module__", "") not in standard for finder in sys.meta_path)
-
-
-def reap(pid: int, patience: float = 2.0) -> None:
-    """Wait for a child that is about to end; it gets `patience` seconds, then SIGKILL."""
-    until = time.monotonic() + patience
-    pause = 0.0005
-    try:
-        while os.waitpid(pid, os.WNOHANG)[0] == 0:
-            if time.monotonic() > until:
-                os.kill(pid, signal.SIGKILL)  # stopped, say
-                os.waitpid(pid, 0)
-                return
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
-    except (ChildProcessError, ProcessLookupError):
-        return  # a SIGCHLD handler of the program has reaped it

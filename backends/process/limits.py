@@ -2,15 +2,17 @@
 
 A worker leads a session and a process group of its own, so one signal reaches what it started,
 except for those that made a session of their own.  Those are found by parentage, before the
-worker dies, since afterwards nobody knows whose children they were.
+worker dies, since afterwards only the zygote knows whose children they were; see there.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` builds enumerations, 1 ms
 import os
-import signal
 
-__all__ = ["Doomed", "descendants", "is_alive"]
+from .system import HERE
+
+__all__ = ["Doomed", "children", "descendants", "is_alive"]
 
 
 class Doomed:
@@ -22,31 +24,36 @@ class Doomed:
 
     def terminate(self) -> None:
         """SIGTERM to all of them."""
-        self._signal(signal.SIGTERM)
+        self._signal(_signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to all of them, and to who was born since."""
-        known = {pid for pid, _ in self._outside}
-        self._outside += [item for item in _outside_group(self.pid) if item[0] not in known]
-        self._signal(signal.SIGKILL)
+        while new := self._find_new():
+            self._outside += new
+            for pid, born in new:
+                _send_if(pid, born, _signal.SIGSTOP)  # so that it cannot fork while we look again
+        self._signal(_signal.SIGKILL)
 
     def sweep(self) -> None:
         """SIGKILL to whoever outlived the worker."""
-        self._signal_outside(signal.SIGKILL)
+        self._signal_outside(_signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _find_new(self) -> list[tuple[int, str]]:
+        known = {pid for pid, _ in self._outside}
+        return [item for item in _outside_group(self.pid) if item[0] not in known]
+
+    def _signal(self, number: int) -> None:
         try:
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            _send(self.pid, number)  # not yet the leader of a group: it has only just been forked
-        except PermissionError:
-            _send(self.pid, number)  # macOS says so of a group of zombies
+        except (ProcessLookupError, PermissionError):
+            # Not yet the leader of a group: it has only just been forked. Or all are zombies, of
+            # which macOS says that we may not.
+            _send(self.pid, number)
         self._signal_outside(number)
 
-    def _signal_outside(self, number: signal.Signals) -> None:
+    def _signal_outside(self, number: int) -> None:
         for pid, born in self._outside:
-            if born and _born(pid) == born:  # else the number is somebody else's by now
-                _send(pid, number)
+            _send_if(pid, born, number)
 
 
 def is_alive(pid: int) -> bool:
@@ -57,51 +64,43 @@ def is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return False  # somebody else's by now
+    if "proc" not in HERE:
+        return _runs_by_psutil(pid)
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
-        return not os.path.isdir("/proc/self")
+        return False
     except OSError:
         return True  # out of descriptors: we shall see later
 
 
 def descendants(pid: int) -> list[int]:
     """Every process that descends from `pid`, nearest first."""
+    if "proc" not in HERE:
+        return _descendants_by_psutil(pid)
     found: list[int] = []
     todo = [pid]
     while todo:
-        children = _children(todo.pop(0))
-        found += children
-        todo += children
+        next_ones = children(todo.pop(0))
+        found += next_ones
+        todo += next_ones
     return found
+
+
+def children(pid: int) -> list[int]:
+    """Those whose parent is `pid`, as /proc tells it."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []  # it is gone; or we are out of descriptors: its group is still reached
+    lists = [_read(f"/proc/{pid}/task/{thread}/children") for thread in threads]
+    return [int(child) for text in lists for child in text.split()]
 
 
 def _outside_group(pid: int) -> list[tuple[int, str]]:
     """Descendants that a signal to the group of `pid` would miss, with their time of birth."""
     return [(child, _born(child)) for child in descendants(pid) if _group(child) != pid]
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-        lists = [_read(f"/proc/{pid}/task/{thread}/children") for thread in threads]
-    except FileNotFoundError:
-        if os.path.isdir("/proc/self/task"):
-            return []  # there is a /proc, and the process is not in it any more
-        return _children_by_psutil(pid)
-    except OSError:
-        return []  # out of descriptors: its group is still reached
-    return [int(child) for text in lists for child in text.split()]
-
-
-def _children_by_psutil(pid: int) -> list[int]:
-    import psutil  # where there is no /proc
-
-    try:
-        return [child.pid for child in psutil.Process(pid).children()]
-    except psutil.Error:
-        return []
 
 
 def _read(path: str) -> str:
@@ -121,11 +120,37 @@ def _group(pid: int) -> int | None:
 
 def _born(pid: int) -> str:
     """When the process started, as the kernel tells it; "" if it is gone."""
+    if "proc" not in HERE:
+        return _born_by_psutil(pid)
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[19]
     except OSError:
-        return "" if os.path.isdir("/proc/self") else _born_by_psutil(pid)
+        return ""
+
+
+def _send_if(pid: int, born: str, number: int) -> None:
+    if born and _born(pid) == born:  # else the number is somebody else's by now
+        _send(pid, number)
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return  # gone already
+
+
+# -- where there is no /proc ----------------------------------------------------------------------
+
+
+def _descendants_by_psutil(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def _born_by_psutil(pid: int) -> str:
@@ -137,8 +162,10 @@ def _born_by_psutil(pid: int) -> str:
         return ""
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _runs_by_psutil(pid: int) -> bool:
+    import psutil
+
     try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return  # gone already
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

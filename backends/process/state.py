@@ -2,78 +2,51 @@
 
 Events come in as method calls; orders for the outside world come out as a list.  This file knows
 nothing of processes, pipes, pickles, threads or clocks, so that every interleaving of events can
-be tried in a test.
+be tried in a test.  A call is any object with a `kind` and a `priority`; it is told apart by
+identity.
 
 Rules it keeps, whatever the order of events:
 
 1. A call ends exactly once: answered, cancelled, killed, crashed or refused.
-2. A worker holds at most one call, and gets the next only after it has answered.
-3. A worker that was told to die gets nothing more and is believed nothing more: once a kill was
-   ordered the call ends as killed, and only when its worker is gone (dead, then resolved).
-4. There are never more than `size` workers that have not been told to go; when `size` shrinks,
-   those that are surplus go as soon as they are idle.
-5. A worker's death by itself ends the call it held, and no other.
+2. A worker runs the calls it holds one after the other, in the order they were sent.  It holds
+   one, unless all of them are of kinds known to be short: then up to their window.
+3. A worker that was told to die gets nothing more.  Once a kill was ordered for the call it runs,
+   that call ends as killed, whatever the worker still says, and only when it is gone (dead, then
+   resolved).
+4. Of the workers that were not told to go, never more than `size` run calls, and never more than
+   `spares` others are kept; when `size` shrinks, the surplus goes as soon as it is idle.
+5. A worker's death ends the call that had begun there and no other; those behind it have not
+   begun, and go back to the front of what waits.
 6. A call waits only if every worker is taken, coming up or broken: waiting work and a free slot
    mean progress.
-7. When MAX_FAILED_STARTS workers in a row died before they were ready, no more are started until
-   another worker answers; if there is none, every waiting call is refused, and so is every later
-   one, instead of an endless respawn.
+7. When MAX_FAILED_STARTS workers in a row died before they began anything, no more are started
+   until another worker answers; if there is none, every waiting call is refused, and so is every
+   later one, instead of an endless respawn.  What a broken pool's workers hold is left to them.
 8. Higher priority first; among equals, first come first served.
+9. Before a call that is not alone in its worker is killed, the worker is held, and the outside
+   looks which call has begun there.  What has not begun is taken back, so a kill hits the right
+   call; and a worker that is stuck in a long call is relieved of those behind it the same way.
+   One that goes on after the look gets more only when it has answered what it had begun.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections import deque
+from collections.abc import Iterable, Sequence
 
-Call: TypeAlias = int
-Worker: TypeAlias = int
-End: TypeAlias = Literal["answered", "cancelled", "killed", "crashed", "refused"]
+from .orders import End, Finish, Hold, Kill, Order, Resume, Send, Start, Stop, Worker
+from .waiting import Call, Waiting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["ALONE", "MAX_FAILED_STARTS", "Call", "End", "PoolState", "Worker"]
+__all__ += ["Finish", "Hold", "Kill", "Order", "Resume", "Send", "Start", "Stop"]
 
 MAX_FAILED_STARTS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Launch a worker."""
-
-    worker: Worker
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Hand a call to a worker."""
-
-    worker: Worker
-    call: Call
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Ask an idle worker to end."""
-
-    worker: Worker
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End a worker by force."""
-
-    worker: Worker
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The call is over."""
-
-    call: Call
-    how: End
-    worker: Worker | None = None
-
-
-Order: TypeAlias = Start | Send | Stop | Kill | Finish
+ALONE = 0
+"""The kind of calls that never share a worker."""
 
 
 class PoolState:
@@ -81,25 +54,31 @@ class PoolState:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.spares = 0  # workers beyond `size` that are kept ready while there is work
         self.broken = False
         self.closed = False
         self._next_worker = 0
         self._failed_starts = 0
-        self._waiting: dict[int, OrderedDict[Call, None]] = {}  # by priority
-        self._priorities: list[int] = []  # keys of _waiting, negated, ascending
-        self._priority_of: dict[Call, int] = {}  # of waiting calls
+        self._windows: dict[int, int] = {}  # by kind; 1 where nothing is known
+        self._waiting = Waiting()
         self._starting: set[Worker] = set()
         self._idle: list[Worker] = []  # last in, first out: its caches are warm
-        self._busy: dict[Worker, Call] = {}
-        self._worker_of: dict[Call, Worker] = {}  # the inverse of _busy
+        self._busy: dict[Worker, deque[Call]] = {}  # what each holds, in the order it was sent
+        self._fresh: set[Worker] = set()  # ready, and not known to have begun anything
+        self._held_up: set[Worker] = set()  # busy, and kept from beginning another call
+        self._slow: set[Worker] = set()  # busy, and since a look still at the call it had begun
+        self._leaving: set[Worker] = set()  # busy, and to be replaced as soon as they are not
+        self._targets: dict[Worker, set[Call]] = {}  # the calls to be killed there
         self._stopping: set[Worker] = set()  # told to stop, not yet gone
-        self._dying: dict[Worker, Call | None] = {}  # told to die, not yet gone
+        self._dying: dict[Worker, deque[Call]] = {}  # told to die, not yet gone; what they held
+        self._settled: dict[Worker, list[Call]] = {}  # of the dying: targets that answered
+        self._aborted = False  # closed with a kill: nothing is taken back any more
 
     # -- what may be asked ------------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
-        return len(self._priority_of)
+        return len(self._waiting)
 
     @property
     def running(self) -> int:
@@ -119,90 +98,172 @@ class PoolState:
         return len(self._starting) + len(self._idle) + len(self._busy)
 
     @property
+    def has_room(self) -> bool:
+        """A call that came now could be given to a worker at once."""
+        return bool(self._idle) and len(self._busy) < self.size and not self._waiting
+
+    @property
+    def saturated(self) -> bool:
+        """Another ordinary call would change nothing: every slot is taken or coming up."""
+        taken = not self._idle and self._strength >= self.size + self.spares
+        return len(self._busy) >= self.size or (taken and bool(self._busy))
+
+    @property
     def finished(self) -> bool:
         """Nothing is left and nothing can come."""
-        return self.closed and not (
-            self._priority_of or self.alive or self._stopping or self._dying
-        )
+        return self.closed and not (self._waiting or self.alive or self._stopping or self._dying)
+
+    def calls(self) -> list[Any]:
+        """All that are not over."""
+        held = [*self._busy.values(), *self._dying.values(), *self._settled.values()]
+        return [*self._waiting, *(call for calls in held for call in calls)]
 
     def is_starting(self, worker: Worker) -> bool:
         return worker in self._starting
 
     def holder(self, call: Call) -> Worker | None:
-        return self._worker_of.get(call)
+        """The worker that has the call."""
+        for workers in (self._busy, self._dying):
+            for worker, held in workers.items():
+                if call in held:
+                    return worker
+        return None
 
-    def held(self, worker: Worker) -> Call | None:
-        return self._busy.get(worker)
+    def held(self, worker: Worker) -> Sequence[Any]:
+        """What the worker has not answered, in order."""
+        return self._busy.get(worker) or self._dying.get(worker) or ()
+
+    def crowded(self) -> list[Worker]:
+        """Workers with calls that wait behind another."""
+        return [worker for worker, held in self._busy.items() if len(held) > 1]
 
     # -- events about calls -----------------------------------------------------------------
 
-    def submit(self, call: Call, priority: int = 0) -> list[Order]:
+    def submit(self, calls: Iterable[Call]) -> list[Order]:
         if self.closed or self.broken:
-            return [Finish(call, "refused")]
-        self._enqueue(call, priority)
+            return [Finish(list(calls), "refused")]
+        self._waiting.add(calls)
         return self._advance()
+
+    def give(self, call: Call) -> Worker | None:
+        """`submit` where that only hands the call to an idle worker; None where it does more."""
+        if not self.has_room or self.closed or self.broken:
+            return None
+        if self.spares and self._strength < self.size + self.spares:
+            return None
+        worker = self._idle.pop()
+        self._busy[worker] = deque((call,))
+        return worker
+
+    def unsent(self, worker: Worker, call: Call) -> list[Order]:
+        """A call that was to be sent was not: it was over by then, or could not be written."""
+        held = self._busy.get(worker)
+        if held is None or call not in held:
+            return []
+        held.remove(call)
+        return [Finish([call], "cancelled"), *self._rest_if_empty(worker), *self._advance()]
 
     def cancel(self, call: Call) -> list[Order]:
         """Only a call that waits can be cancelled; for any other there is nothing to do."""
-        if not self._forget(call):
+        if not self._waiting.remove(call):
             return []
-        return [Finish(call, "cancelled"), *self._advance()]
+        return [Finish([call], "cancelled"), *self._advance()]
 
     def kill(self, call: Call) -> list[Order]:
         """A waiting call is cancelled; a running one ends when its worker is gone (rule 3)."""
-        if call in self._priority_of:
-            return self.cancel(call)
-        worker = self._worker_of.get(call)
+        worker = self.holder(call)
         if worker is None:
+            return self.cancel(call)
+        self._targets.setdefault(worker, set()).add(call)
+        if worker in self._held_up or worker in self._dying:
             return []
-        return [*self._condemn(worker), *self._advance()]
+        if len(self._busy[worker]) == 1:
+            return [*self._condemn(worker), *self._advance()]
+        self._held_up.add(worker)  # rule 9
+        return [Hold(worker)]
+
+    def set_window(self, kind: int, window: int) -> None:
+        """Calls of this kind are so short, or so long, that a worker may hold that many."""
+        if kind != ALONE:
+            self._windows[kind] = max(1, window)
 
     # -- events about workers -----------------------------------------------------------------
 
     def worker_ready(self, worker: Worker) -> list[Order]:
         if worker not in self._starting:
             return []
-        self._failed_starts = 0
         self._starting.remove(worker)
+        self._fresh.add(worker)
         self._idle.append(worker)
         return self._advance()
 
-    def worker_answered(self, worker: Worker, *, last: bool = False) -> list[Order]:
-        """The worker is done with its call; `last`: it has served its time and is replaced."""
-        if worker not in self._busy:
-            return []  # rule 3: it was told to die while its answer was on the way
-        call = self._release(worker)
+    def worker_answered(self, worker: Worker, count: int = 1, *, last: bool = False) -> list[Order]:
+        """The worker is done with its next `count` calls; `last`: it is to be replaced."""
+        held = self._busy.get(worker)
+        if held is None:
+            return self._last_words(worker, count)
+        if worker in self._fresh:
+            self._fresh.remove(worker)
+            self._failed_starts = 0
         self._failed_starts = min(self._failed_starts, MAX_FAILED_STARTS - 1)
-        orders: list[Order] = [Finish(call, "answered", worker)]
+        self._slow.discard(worker)
         if last:
-            self._stopping.add(worker)
-            orders.append(Stop(worker))
-        else:
-            self._idle.append(worker)
+            self._leaving.add(worker)
+        done = [held.popleft() for _ in range(min(count, len(held)))]
+        orders: list[Order] = [Finish(done, "answered", worker)]
+        if not held:
+            orders += self._rest_if_empty(worker)
         return orders + self._advance()
 
-    def worker_deaf(self, worker: Worker, priority: int = 0) -> list[Order]:
-        """The worker cannot be reached: the call it was to get waits on, before its equals."""
-        if worker not in self._busy:
-            return []
-        self._enqueue(self._release(worker), priority, first=True)
-        self._stopping.add(worker)
-        return [Stop(worker), *self._advance()]
+    def looked(self, worker: Worker, begun: Call | None) -> list[Order]:
+        """A worker that was held has begun this call, and nothing that was sent after it."""
+        held = self._busy.get(worker)
+        if worker not in self._held_up or held is None:
+            return []  # it was told to die, or died, meanwhile
+        self._held_up.remove(worker)
+        targets = self._targets.pop(worker, set())
+        rest = [call for call in held if call is not begun]
+        self._busy[worker] = deque(call for call in held if call is begun)
+        orders: list[Order] = [Finish([call], "killed") for call in rest if call in targets]
+        rest = [call for call in rest if call not in targets]
+        if begun is not None and begun in targets:
+            self._targets[worker] = {begun}
+            orders += self._condemn(worker)
+        else:
+            orders.append(Resume(worker))
+            if self.broken and rest:  # there may be nobody else for them
+                self._busy[worker].extend(rest)
+                return [*orders, Send(worker, rest)]
+            if begun is not None:
+                self._slow.add(worker)
+            orders += self._rest_if_empty(worker)
+        self._waiting.put_back(rest)
+        return orders + self._advance()
 
-    def worker_gone(self, worker: Worker) -> list[Order]:
+    def stuck(self, worker: Worker) -> list[Order]:
+        """It is long at one call: others could do what waits behind it (rule 9)."""
+        alone = len(self._busy.get(worker, ())) < 2
+        if alone or worker in self._held_up or self.broken or len(self._busy) >= self.size:
+            return []
+        self._held_up.add(worker)
+        return [Hold(worker)]
+
+    def worker_gone(self, worker: Worker, begun: Call | None = None) -> list[Order]:
+        """It is dead; `begun` is the call it had begun and not answered, if any."""
         orders: list[Order] = []
         if worker in self._dying:
-            call = self._dying.pop(worker)
-            if call is not None:
-                orders.append(Finish(call, "killed", worker))
+            orders = self._end_held(worker, self._dying.pop(worker), begun, "killed")
         elif worker in self._busy:
-            orders.append(Finish(self._release(worker), "crashed", worker))  # rule 5
-        elif worker in self._starting:
-            self._starting.remove(worker)
-            self._failed_starts += 1
+            orders = self._end_held(worker, self._busy.pop(worker), begun, "crashed")
+            if begun is not None:
+                self._failed_starts = 0
         elif worker in self._idle:
             self._idle.remove(worker)
+        if (worker in self._fresh and begun is None) or worker in self._starting:
+            self._failed_starts += 1
+        self._starting.discard(worker)
         self._stopping.discard(worker)
+        self._forget_habits(worker)
         return orders + self._advance()
 
     def retire(self, worker: Worker) -> list[Order]:
@@ -210,19 +271,18 @@ class PoolState:
         if worker not in self._idle:
             return []
         self._idle.remove(worker)
-        self._stopping.add(worker)
-        return [Stop(worker)]
+        return self._dismiss(worker)
 
     def hurry(self, worker: Worker) -> list[Order]:
         """A worker that was told to stop took too long."""
         if worker not in self._stopping:
             return []
         self._stopping.remove(worker)
-        self._dying[worker] = None
+        self._dying[worker] = deque()
         return [Kill(worker)]
 
     def kill_all(self) -> list[Order]:
-        """End every worker, with the calls they hold; what waits goes on with new ones."""
+        """End every worker, with the calls they run; what waits goes on with new ones."""
         orders = [order for worker in sorted(self.alive) for order in self._condemn(worker)]
         return orders + self._advance()
 
@@ -230,6 +290,11 @@ class PoolState:
 
     def resize(self, size: int) -> list[Order]:
         self.size = size
+        return self._advance()
+
+    def keep_spare(self, spares: int) -> list[Order]:
+        """Keep that many workers ready beyond those that run calls, while there is work."""
+        self.spares = 0 if self.closed else spares
         return self._advance()
 
     def break_down(self) -> list[Order]:
@@ -240,10 +305,12 @@ class PoolState:
     def close(self, *, cancel: bool = False, kill: bool = False) -> list[Order]:
         """Take nothing more; `cancel` what waits, `kill` what runs."""
         self.closed = True
+        self.spares = 0
         orders: list[Order] = []
         if cancel or kill:
             orders += self._drop_waiting("cancelled")
         if kill:
+            self._aborted = True
             orders += self.kill_all()
             for worker in sorted(self._stopping):
                 orders += self.hurry(worker)
@@ -251,81 +318,143 @@ class PoolState:
 
     # -- the pieces -------------------------------------------------------------------------------
 
-    def _enqueue(self, call: Call, priority: int, *, first: bool = False) -> None:
-        if priority not in self._waiting:
-            self._waiting[priority] = OrderedDict()
-            insort(self._priorities, -priority)
-        self._waiting[priority][call] = None
-        if first:
-            self._waiting[priority].move_to_end(call, last=False)
-        self._priority_of[call] = priority
-
-    def _forget(self, call: Call) -> bool:
-        priority = self._priority_of.pop(call, None)
-        if priority is None:
-            return False
-        del self._waiting[priority][call]
-        return True
-
     def _drop_waiting(self, how: End) -> list[Order]:
-        calls = list(self._in_order())
-        for call in calls:
-            self._forget(call)
-        return [Finish(call, how) for call in calls]
+        calls = self._waiting.take_all()
+        return [Finish(calls, how)] if calls else []
 
-    def _in_order(self) -> list[Call]:
-        return [call for minus in self._priorities for call in self._waiting[-minus]]
+    def _rest_if_empty(self, worker: Worker) -> list[Order]:
+        if self._busy[worker] or worker in self._held_up:
+            return []
+        del self._busy[worker]
+        if worker in self._leaving:
+            return self._dismiss(worker)
+        self._idle.append(worker)
+        return []
 
-    def _release(self, worker: Worker) -> Call:
-        call = self._busy.pop(worker)
-        del self._worker_of[call]
-        return call
+    def _dismiss(self, worker: Worker) -> list[Order]:
+        self._forget_habits(worker)
+        self._stopping.add(worker)
+        return [Stop(worker)]
 
     def _condemn(self, worker: Worker) -> list[Order]:
         self._starting.discard(worker)
         if worker in self._idle:
             self._idle.remove(worker)
-        self._dying[worker] = self._release(worker) if worker in self._busy else None
+        self._forget_habits(worker)
+        self._dying[worker] = self._busy.pop(worker, deque())
         return [Kill(worker)]
 
-    def _next_waiting(self) -> Call:
-        while True:
-            priority = -self._priorities[0]
-            calls = self._waiting[priority]
-            if calls:
-                call = calls.popitem(last=False)[0]
-                del self._priority_of[call]
-                return call
-            del self._waiting[priority], self._priorities[0]
+    def _forget_habits(self, worker: Worker) -> None:
+        for workers in (self._fresh, self._held_up, self._slow, self._leaving):
+            workers.discard(worker)
+
+    def _last_words(self, worker: Worker, count: int) -> list[Order]:
+        """Answers of a worker that was told to die: rule 3 for the targets, the rest is done."""
+        held = self._dying.get(worker, deque())
+        targets = self._targets.get(worker, set())
+        orders: list[Order] = []
+        for _ in range(min(count, len(held))):
+            call = held.popleft()
+            if call in targets:
+                self._settled.setdefault(worker, []).append(call)  # ends when the worker is gone
+            else:
+                orders.append(Finish([call], "answered", worker))
+        return orders
+
+    def _end_held(
+        self, worker: Worker, held: Iterable[Call], begun: Call | None, how: End
+    ) -> list[Order]:
+        """Rule 5, for a worker that is gone."""
+        targets = self._targets.pop(worker, set())
+        orders: list[Order] = []
+        if settled := self._settled.pop(worker, []):
+            orders.append(Finish(settled, "killed", worker))
+        rest = []
+        for call in held:
+            if call in targets:
+                orders.append(Finish([call], "killed", worker))
+            elif call is begun:
+                orders.append(Finish([call], how, worker))
+            elif self._aborted:
+                orders.append(Finish([call], "cancelled", worker))
+            else:
+                rest.append(call)
+        self._waiting.put_back(rest)
+        return orders
 
     # -- the one place where work is given out ----------------------------------------------------
 
     def _advance(self) -> list[Order]:
         orders: list[Order] = []
-        while self._idle and self._strength > self.size:
+        if not self._waiting and not self.closed and self._strength == self.size + self.spares:
+            return orders  # the usual case, for speed: nothing below applies
+        while self._idle and self._strength > self.size + self.spares:
             orders += self.retire(self._idle[0])  # rule 4
-        while self._priority_of and self._idle:
-            worker, call = self._idle.pop(), self._next_waiting()
-            self._busy[worker] = call
-            self._worker_of[call] = worker
-            orders.append(Send(worker, call))
+        if self._waiting:
+            self._give_out(orders)
         if self._failed_starts >= MAX_FAILED_STARTS and not self._strength:
             self.broken = True  # rule 7
-        if self.broken:
+        if self.broken and self._waiting:
             orders += self._drop_waiting("refused")
+        if self._strength < self.size + self.spares and not self.broken:
+            self._start_workers(orders)
+        if self.closed and not self._waiting and (self._idle or self._starting):
+            orders += self._stop_idle()
+        return orders
+
+    def _start_workers(self, orders: list[Order]) -> None:
+        wanted = len(self._waiting)
+        if self._waiting or self._busy:
+            wanted += self.spares
         while (
-            self.waiting > len(self._starting)
-            and self._strength < self.size
+            len(self._idle) + len(self._starting) < wanted
+            and self._strength < self.size + self.spares
             and self._failed_starts < MAX_FAILED_STARTS
         ):
             worker = self._next_worker
             self._next_worker += 1
             self._starting.add(worker)
             orders.append(Start(worker))
-        if self.closed and not self._priority_of:
-            for worker in [*self._idle, *sorted(self._starting)]:
-                self._stopping.add(worker)
-                orders.append(Stop(worker))
-            self._idle.clear()
-            self._starting.clear()
-        return orders
+
+    def _stop_idle(self) -> list[Order]:
+        workers = [*self._idle, *sorted(self._starting)]
+        self._idle.clear()
+        self._starting.clear()
+        return [order for worker in workers for order in self._dismiss(worker)]
+
+    def _give_out(self, orders: list[Order]) -> None:
+        """Rules 2 and 6: first to those that have nothing, then to those that run short."""
+        while self._idle and self._waiting and len(self._busy) < self.size:
+            worker = self._idle.pop()
+            self._busy[worker] = deque()
+            self._fill(worker, orders)
+        if not self._windows:
+            return
+        for worker, held in self._busy.items():
+            if not self._waiting:
+                return
+            if worker in self._held_up or worker in self._slow or worker in self._leaving:
+                continue
+            if 2 * len(held) <= self._room(held):
+                self._fill(worker, orders)
+
+    def _room(self, held: deque[Call]) -> int:
+        """How many calls a worker may hold altogether, judged by the first and the last it has."""
+        windows = self._windows
+        return min(windows.get(held[0].kind, 1), windows.get(held[-1].kind, 1))
+
+    def _fill(self, worker: Worker, orders: list[Order]) -> None:
+        """Send it its share of what waits, as far as the window of each call allows."""
+        held, waiting = self._busy[worker], self._waiting
+        room = self._room(held) if held else 1 << 30
+        share = max(1, -(-len(waiting) // self.size))
+        batch: list[Call] = []
+        while waiting and len(batch) < share:
+            room = min(room, self._windows.get(waiting.first().kind, 1))
+            if len(held) >= room:
+                break
+            calls = waiting.take_alike(min(share - len(batch), room - len(held)))
+            held.extend(calls)
+            batch += calls
+        if batch:
+            orders.append(Send(worker, batch))

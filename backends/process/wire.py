@@ -19,17 +19,35 @@ if TYPE_CHECKING:
 
     Message: TypeAlias = tuple[Any, ...]
 
-# To a worker. CALL: (number, function id, function bytes or None, argument bytes, what for the
-# context). SETUP: (initializer bytes or None, ...). FORGET: drop all functions known so far.
-SETUP, CALL, CANCEL, FORGET, PATH = range(5)
+# To a worker.  CALLS: (index of the first, groups), a group being calls of one function, (function
+# number, function bytes or None, what for the context, call ids, payloads), a payload being a tuple
+# of plain arguments or the pickle of (args, kwargs), of (function, args, kwargs) for the number 0.
+# CANCEL: (index).  SETUP: (initializer bytes or None, ...).  FORGET: drop all functions known.
+# LEARN: (function numbers and bytes), of functions that calls may come for.
+# FREE: (offsets of results that the pool is done with).
+SETUP, CALLS, CANCEL, FORGET, PATH, FREE, LEARN = range(7)
 
-# From a worker. READY: (). BROKEN: (exception bytes). PART: (number, bytes).
-# RETURNED, RAISED, UNREADABLE, UNSENDABLE: (number, bytes) end a call: its value, the exception it
-# raised, why its arguments could not be unpickled, why its value could not be pickled.
-READY, BROKEN, PART, RETURNED, RAISED, UNREADABLE, UNSENDABLE = range(10, 17)
+# From a worker.  READY: ().  BROKEN: (exception bytes).  PART: (index, bytes).
+# ANSWERS: (how many it gave before, microseconds these calls took, answers, offsets of arguments
+# that the worker is done with), an answer being a plain value, or (code, bytes) with one of the
+# codes RETURNED, RAISED, UNREADABLE, UNSENDABLE: its value, the exception it raised, why its
+# arguments could not be unpickled, why its value could not be pickled.
+READY, BROKEN, PART, ANSWERS = range(10, 14)
+RETURNED, RAISED, UNREADABLE, UNSENDABLE = range(20, 24)
+
+PLAIN = frozenset({int, float, complex, bool, type(None)})
+"""Kinds of values that marshal carries exactly, besides short strings and bytes."""
+SHORT = 1 << 15
+"""Bytes or characters up to which a string travels in the frame as it is."""
+
+
+def is_plain(value: Any) -> bool:
+    kind = type(value)
+    return kind in PLAIN or ((kind is str or kind is bytes) and len(value) < SHORT)
+
 
 _HEAD = 8
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 def pack(*message: Any) -> bytes:
@@ -59,6 +77,8 @@ class FrameReader:
         data = os.read(fd, _CHUNK)
         if not data:
             raise EOFError
+        if not self._buffer and len(data) == _HEAD + int.from_bytes(data[:_HEAD], "little"):
+            return [_message(memoryview(data)[_HEAD:])]  # one whole frame: the usual case
         self._buffer += data
         return self._cut()
 

@@ -7,7 +7,9 @@ forks or exits is an outcome.
 1. SIGINT is ignored: Ctrl-C is the parent's business.  SIGTERM ends the process, unless the task
    installed a handler of its own; SIGKILL follows after the grace.
 2. A task may fork. The child drops our pipes at once, and if it returns into this loop it exits.
-3. If the parent dies, the life-line ends, and the kernel ends this process and its group (SIGIO,
+3. A call begins, and its answer is kept, as `control` says: it is looked at before each call
+   whether that may begin.  Answers to calls known to be short are sent together.
+4. If the parent dies, the life-line ends, and the kernel ends this process and its group (SIGIO,
    whose default is to terminate) whatever the task is doing; where the kernel cannot, a thread
    watches it.
 """
@@ -20,35 +22,49 @@ import os
 import sys
 import time
 import types
-from _thread import allocate_lock, get_ident, start_new_thread
+from _thread import allocate_lock, get_ident
 
 from unirun import _context
-from unirun._payload import dumps, loads
+from unirun._payload import loads
 
 from . import wire
+from .control import BEGUN, HOLD, Control, open_control
+from .ends import FAILED_START, STOPPED
+from .large import LargeObjects
+from .system import die_with
+from .wire import is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-STOPPED = 83
-"""Exit status of a worker that ended because it was asked to."""
-FAILED_START = 84
-"""Exit status of a worker whose initializer failed, after it has said why."""
+SHORT = 50_000
+"""Nanoseconds up to which calls of a function are known to be short, by the last of them."""
+TOGETHER = 200_000
+"""Nanoseconds of work whose answers are kept, at most, to be sent together."""
 
 
-def main(tasks: int, results: int, lifeline: int, local_setup: Any = None) -> None:
+def main(
+    tasks: int,
+    results: int,
+    lifeline: int,
+    shared: int,
+    arguments: int,
+    values: int,
+    *,
+    local_setup: Any = None,
+) -> None:
     """Serve the pipes until `tasks` ends; never returns.
 
     `local_setup` is the (initializer, initargs) of a forked worker, which needs no pickle for them.
     """
     status = 1
     try:
-        for fd in (tasks, results, lifeline):
+        for fd in (tasks, results, lifeline, shared, arguments, values):
             os.set_inheritable(fd, False)  # not for the programs that a task starts
         _settle_in(lifeline)
-        status = Worker(tasks, results).serve(local_setup)
+        large = LargeObjects(arguments, values)
+        status = Worker(tasks, results, open_control(shared), large).serve(local_setup)
     except BaseException:  # ours, not the task's: show it, and die  # noqa: BLE001
         _print_traceback()
     finally:
@@ -61,34 +77,12 @@ def _settle_in(lifeline: int) -> None:
     _signal.set_wakeup_fd(-1)  # a fork may have brought the parent's
     if hasattr(_signal, "pthread_sigmask"):
         _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-    _follow_parent(lifeline)
+    die_with(lifeline)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(line_buffering=True)  # what is printed before a crash is seen
     sys.modules["__main__"] = types.ModuleType("__main__")  # the user's is never run here
     _context.in_worker_process = True
-
-
-def _follow_parent(lifeline: int) -> None:
-    """Rule 3."""
-    try:
-        import fcntl
-
-        # Opened anew: whom to signal belongs to the opening, which all workers inherit.
-        own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY)
-        fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
-    except (ImportError, AttributeError, OSError):  # elsewhere pipes do not signal
-        start_new_thread(_watch, (lifeline,))
-        return
-    import select
-
-    poll = select.poll()
-    poll.register(lifeline, select.POLLIN)
-    if poll.poll(0):
-        os._exit(1)  # the parent died before we asked to be told
-
-
-def _watch(lifeline: int) -> None:
-    os.read(lifeline, 1)  # nobody writes: it returns when the parent is gone
-    os._exit(1)
 
 
 def _leave(status: int) -> None:
@@ -129,49 +123,102 @@ def _flush() -> None:
 class WorkerToken(_context.Token):
     """Learns of a cancellation from the task pipe, which is silent otherwise while a call runs."""
 
-    __slots__ = ("_call", "_worker")
+    __slots__ = ("_index", "_worker")
 
-    def __init__(self, worker: Worker, call: int) -> None:
+    def __init__(self, worker: Worker, index: int) -> None:
         self._worker = worker
-        self._call = call
+        self._index = index
 
     def is_set(self) -> bool:
-        return self._worker.poll_cancelled(self._call, 0)
+        return self._worker.poll_cancelled(self._index, 0)
 
     def wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._worker.poll_cancelled(self._call, until - time.monotonic()):
+        while not self._worker.poll_cancelled(self._index, until - time.monotonic()):
             if time.monotonic() >= until:
                 return
+
+
+class WorkerContext(_context.TaskContext):
+    """The context of a call; most calls never ask, so it is worked out when they do."""
+
+    __slots__ = ("_about", "_index", "_worker")
+
+    def __init__(self, worker: Worker, about: tuple[Any, ...], call_id: int, index: int) -> None:
+        self._worker = worker
+        self._about = about
+        self.id = call_id
+        self._index = index
+
+    def __getattr__(self, name: str) -> Any:
+        """For the slots of the base class that nobody has asked for yet."""
+        if name not in _context.TaskContext.__slots__:
+            raise AttributeError(name)
+        task, kind, attempt, deadline, wants_parts = self._about
+        super().__init__(
+            task,
+            self.id,
+            kind=kind,
+            backend="process",
+            worker=f"pid {self._worker.pid}",
+            token=WorkerToken(self._worker, self._index),
+            attempt=attempt,
+            deadline=deadline,
+            emit=Emitter(self._worker, self._index) if wants_parts else None,
+        )
+        return getattr(self, name)
+
+
+class Emitter:
+    """How a call with many items tells of those that are done: `unirun._record`."""
+
+    __slots__ = ("_worker", "index", "memory")
+
+    def __init__(self, worker: Worker, index: int) -> None:
+        self._worker = worker
+        self.index = index
+        self.memory = worker._control.record
+
+    def __call__(self, part: bytes) -> None:
+        self._worker.send_part(self.index, part)
 
 
 class Worker:
     """The loop, and what it knows."""
 
-    def __init__(self, tasks: int, results: int) -> None:
+    def __init__(self, tasks: int, results: int, control: Control, large: LargeObjects) -> None:
         self._tasks = tasks
         self._results = results
-        self._pid = os.getpid()
+        self._control = control
+        self._large = large
+        self.pid = os.getpid()
         self._reader = wire.FrameReader()
         self._inbox: list[wire.Message] = []
         # Guards the task pipe while a call runs: any of its threads may ask for cancellation.
         self._pipe = allocate_lock()
         self._writing = allocate_lock()  # one frame at a time: a task's threads may emit
         self._functions: dict[int, Any] = {}  # bytes until one has been unpickled
+        self._short: set[int] = set()  # functions whose last call was short
         self._main_thread = get_ident()
         self._cancelled: set[int] = set()
-        self._running = 0
+        self._index = 0  # of the next call
+        self._running = 0  # index of the call that runs
+        self._answers: list[Any] = []  # not sent yet; also in the journal
+        self._given = 0  # answers so far, sent or not
+        self._spent = 0  # nanoseconds that those not sent yet have taken
+        self._asked = False  # some task has looked at its token: then its pipe may be in use
         os.register_at_fork(after_in_child=self._forget_pipes)
 
     def _forget_pipes(self) -> None:
         """Rule 2: in a child that a task forked."""
-        fds = [fd for fd in (self._tasks, self._results) if fd >= 0]
+        fds = [self._tasks, self._results, *self._large.abandon()]
         self._tasks = self._results = -1
         self._running = 0
         self._pipe = allocate_lock()
         for fd in fds:
             try:
-                os.close(fd)
+                if fd >= 0:
+                    os.close(fd)
             except OSError:
                 continue  # the task has closed what was not its own
         _context.in_worker_process = False
@@ -181,18 +228,34 @@ class Worker:
     def serve(self, local_setup: Any) -> int:
         while (message := self._next()) is not None:
             code = message[0]
-            if code == wire.CALL:
-                self._call(*message[1:])
+            if code == wire.CALLS:
+                self._calls(message[1], message[2])
             elif code == wire.FORGET:
                 self._functions.clear()
+            elif code == wire.LEARN:
+                self._learn(message[1])
+            elif code == wire.FREE:
+                self._large.free(message[1])
             elif code == wire.PATH:
                 sys.path[:] = message[1]
+                _context.authkey = message[2] or None
             elif code == wire.SETUP and not self._set_up(local_setup, *message[1:]):
                 return FAILED_START
         return STOPPED
 
+    def _learn(self, functions: dict[int, bytes]) -> None:
+        """While there is nothing else to do: unpickle what other workers have been called for."""
+        for number, function in functions.items():
+            self._functions[number] = function
+            try:
+                self._functions[number] = loads(function)
+            except BaseException:  # noqa: BLE001  # user code; a call of it will say so
+                continue
+
     def _next(self) -> wire.Message | None:
         while not self._inbox:
+            if self._answers:
+                self._deliver()
             try:
                 self._inbox += self._reader.receive(self._tasks)
             except EOFError:
@@ -204,6 +267,9 @@ class Worker:
         with self._writing:
             wire.write_all(self._results, frame)
 
+    def send_part(self, index: int, part: bytes) -> None:
+        self._send(wire.PART, index, part)
+
     def _set_up(
         self,
         local_setup: Any,
@@ -214,10 +280,12 @@ class Worker:
         settings: bytes | None,
         preload: tuple[str, ...],
         initializer: bytes | None,
+        large: tuple[str, int | None, int],
     ) -> bool:
+        self._large.configure(*large)
         sys.path[:] = path
         sys.argv[:] = argv
-        _context.authkey = authkey
+        _context.authkey = authkey or None
         _context.inherited_settings = settings
         doing = "the worker could not enter the working directory of its parent"
         try:
@@ -236,64 +304,103 @@ class Worker:
         self._send(wire.READY)
         return True
 
-    # -- one call -------------------------------------------------------------------------------
+    # -- calls ----------------------------------------------------------------------------------
 
-    def _call(
-        self, number: int, function_id: int, function: bytes | None, data: bytes, about: Any
+    def _calls(self, index: int, groups: list[tuple[Any, ...]]) -> None:
+        self._index = index
+        for number, function, *_ in groups:
+            if function is not None:  # also for calls that are dropped: others rely on it
+                self._functions[number] = function
+        for number, _, about, ids, payloads in groups:
+            if self._answers and number not in self._short:
+                self._deliver()
+            self._run(number, about, ids, payloads)
+
+    def _run(
+        self, number: int, about: tuple[Any, ...], ids: list[int], payloads: list[Any]
     ) -> None:
-        self._running = number
-        try:
-            fn, args, kwargs = self._decode(function_id, function, data)
-        except BaseException as exc:  # user code runs in there  # noqa: BLE001
-            self._running = 0
-            self._send(wire.UNREADABLE, number, _encode(exc, 1))
-            return
-        code, answer = contextvars.Context().run(self._outcome, number, fn, args, kwargs, about)
-        del fn, args, kwargs, data
-        if os.getpid() != self._pid:
-            _leave_forked_child(code, answer)
-        _flush()
-        with self._pipe:  # from here on, a thread that the task has left does not read from it
-            self._running = 0
-            self._cancelled.clear()
-        self._answer(code, number, answer)
+        words, clock, getpid = self._control.words, time.perf_counter_ns, os.getpid
+        outcome, new_context = self._outcome, contextvars.Context
+        for call_id, payload in zip(ids, payloads):  # noqa: B905  # made of equal length
+            index = self._index
+            self._index = index + 1
+            words[BEGUN] = index
+            if words[HOLD] and not self._may_begin(index):
+                continue
+            self._running = index
+            start = clock()
+            context = WorkerContext(self, about, call_id, index)
+            answer = new_context().run(outcome, context, number, payload)
+            if getpid() != self.pid:
+                _leave_forked_child(answer)
+            self._running = 0  # before the look at _asked: `poll_cancelled` does it the other way
+            if self._asked:
+                with self._pipe:  # from here on, a thread the task has left does not read from it
+                    self._cancelled.discard(index)
+            self._answer(number, answer, clock() - start)
 
-    def _answer(self, code: int, number: int, answer: bytes) -> None:
+    def _may_begin(self, index: int) -> bool:
+        """The pool looks at us, or has taken calls back."""
+        control = self._control
+        if control.words[HOLD] == 1:
+            self._deliver()
+            control.park()
+        return not control.is_taken_back(index)
+
+    def _answer(self, number: int, answer: Any, nanoseconds: int) -> None:
+        self._spent += nanoseconds
+        is_short = nanoseconds < SHORT
+        if is_short and self._control.note(self._given, answer):
+            self._given += 1
+            self._answers.append(answer)
+            self._short.add(number)
+            if self._spent > TOGETHER:
+                self._deliver()
+            return
+        if not is_short:
+            self._short.discard(number)
+        self._given += 1
+        self._answers.append(answer)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Send the answers there are; `control`, rule 4."""
+        answers, self._answers = self._answers, []
+        if not answers:
+            return
+        _flush()  # who sees an answer finds printed what the call has printed
+        before, microseconds = self._given - len(answers), self._spent // 1000
+        self._spent = 0
+        done = self._large.collect()
         try:
-            frame = wire.pack(code, number, answer)
+            frame = wire.pack(wire.ANSWERS, before, microseconds, answers, done)
         except (MemoryError, ValueError) as exc:  # larger than memory, or than marshal can write
-            frame = wire.pack(wire.UNSENDABLE, number, _encode(exc, 99))
+            answers[-1] = (wire.UNSENDABLE, _encode(exc, 99))  # the others were in the journal
+            frame = wire.pack(wire.ANSWERS, before, microseconds, answers, done)
         with self._writing:
             wire.write_all(self._results, frame)
+        self._control.sent()
 
-    def _decode(self, function_id: int, function: bytes | None, data: bytes) -> Any:
-        if b"multiprocessing" in data:
-            _adopt_authkey()
-        if not function_id:
-            return loads(data)
-        if function is not None:
-            self._functions[function_id] = function
-        fn = self._functions[function_id]
+    def _decode(self, number: int, payload: Any) -> Any:
+        if not number:
+            _prepare_for(payload)
+            return self._large.load(payload)
+        fn = self._functions[number]
         if type(fn) is bytes:  # it is sent only once, but may fail to unpickle more often
-            fn = self._functions[function_id] = loads(fn)
-        args, kwargs = loads(data)
+            _prepare_for(fn)
+            fn = self._functions[number] = loads(fn)
+        if type(payload) is tuple:
+            return fn, payload, {}
+        _prepare_for(payload)
+        args, kwargs = self._large.load(payload)
         return fn, args, kwargs
 
-    def _outcome(
-        self, number: int, fn: Callable[..., Any], args: Any, kwargs: Any, about: Any
-    ) -> tuple[int, bytes]:
-        name, kind, attempt, deadline, wants_parts = about
-        context = _context.TaskContext(
-            name,
-            number,
-            kind=kind,
-            backend="process",
-            worker=f"pid {self._pid}",
-            token=WorkerToken(self, number),
-            attempt=attempt,
-            deadline=deadline,
-            emit=(lambda part: self._send(wire.PART, number, part)) if wants_parts else None,
-        )
+    def _outcome(self, context: WorkerContext, number: int, payload: Any) -> Any:
+        """The answer: a plain value, or a pair of code and bytes."""
+        try:
+            fn, args, kwargs = self._decode(number, payload)
+        except BaseException as exc:  # user code runs in there  # noqa: BLE001
+            return wire.UNREADABLE, _encode(exc, 1)
         _context.running.set(context)
         try:
             value = fn(*args, **kwargs)
@@ -301,26 +408,29 @@ class Worker:
                 value = _run_coroutine(value)
         except BaseException as exc:  # whatever a task raises is its outcome  # noqa: BLE001
             return wire.RAISED, _encode(exc if callable(fn) else _not_callable(fn), 1)
+        if is_plain(value):
+            return value
         try:
-            return wire.RETURNED, dumps(value, f"the result of {name}")
+            return wire.RETURNED, self._large.dump(value, f"the result of {context.name}")
         except BaseException as exc:  # SerializationError, or a MemoryError in it  # noqa: BLE001
             return wire.UNSENDABLE, _encode(exc, 99)
 
-    def poll_cancelled(self, call: int, seconds: float) -> bool:
-        """Whether `call`, if it still runs, was cancelled; waits up to `seconds` for the news."""
+    def poll_cancelled(self, index: int, seconds: float) -> bool:
+        """Whether that call, if it runs still, was cancelled; waits up to `seconds` for news."""
         import select
 
+        self._asked = True
         if get_ident() != self._main_thread:
             seconds = min(seconds, 0.05)  # the answer must not wait for a thread of the task
         with self._pipe:
-            if self._running == call and call not in self._cancelled:
+            if self._running == index and index not in self._cancelled:
                 poll = select.poll()
                 poll.register(self._tasks, select.POLLIN)
                 if poll.poll(max(0.0, seconds) * 1000):
                     self._hear()
-            elif self._running != call:
+            elif self._running != index:
                 time.sleep(max(0.0, seconds))
-            return call in self._cancelled
+            return index in self._cancelled
 
     def _hear(self) -> None:
         try:
@@ -351,21 +461,23 @@ def _run_coroutine(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
 
-def _adopt_authkey() -> None:
+def _prepare_for(data: bytes) -> None:
     """Proxies of multiprocessing's managers authenticate with the key of the parent."""
+    if b"multiprocessing" not in data:
+        return
     import multiprocessing.process as process
 
     if _context.authkey is not None:
         process.current_process().authkey = _context.authkey
 
 
-def _leave_forked_child(code: int, answer: bytes) -> None:
+def _leave_forked_child(answer: Any) -> None:
     """Rule 2: what a task forked came back as if it were the task."""
     status = 0
-    if code == wire.RAISED:
+    if type(answer) is tuple and answer[0] == wire.RAISED:
         from unirun._remote import decode
 
-        exc = decode(answer)
+        exc = decode(answer[1])
         if isinstance(exc, SystemExit):
             status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
         else:

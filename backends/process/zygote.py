@@ -1,15 +1,21 @@
 """The process that makes workers: single-threaded, exec'd, ready to fork.
 
-Being small and without threads, it forks in a millisecond and without the dangers of forking the
-user's process.  It is the parent of every worker, so it is the one who learns how each ended.
+Being small and without threads, it forks in half a millisecond and without the dangers of forking
+the user's process.  It is the parent of every worker, so it is the one who learns how each ended.
 
-Over one SOCK_SEQPACKET socket, one message each:
+Over one stream socket, a head of fixed length each, and what its value says behind it:
 
-    from the pool   b"F" + number, with (tasks, results, lifeline) attached: fork a worker
-    to the pool     b"S" + number + pid: it runs · b"X" + number + status: it is gone, and so is
-                    its process group · b"P" + text: a preload failed
+    from the pool   F number, with descriptors attached: fork a worker · L length: modules to
+                    import, and where they are · C: the pool has begun to use cloudpickle ·
+                    Q: the end that follows is an orderly one
+    to the pool     S number pid: it runs · X number status: it is gone, and so is its process
+                    group · P length: a preload failed, for this reason
 
-The end of the socket is the end of the pool: every worker is killed, then the zygote exits.
+The end of the socket is the end of the pool: every worker is killed, then the zygote exits.  Was
+it not an orderly end, then the pool's process has died, and everything its tasks ever started
+dies with it.
+
+It adopts the orphans of its workers, where the system allows that; see `orphans`.
 """
 
 from __future__ import annotations
@@ -17,39 +23,56 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # as in worker.py
 import _socket
 import gc
+import marshal
 import os
 import sys
+import time
+from collections import deque
+from errno import EMFILE
 
-from . import worker
+from . import orphans, remains, worker
+from .ends import FAILED_START, NEVER_MADE, STOPPED, gone, kill_group
+from .system import lead_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-FDS = 3  # tasks, results, lifeline
+MAX_FDS = 8
+"""As many descriptors can be passed to a worker."""
+PATIENCE = 5.0
+"""Seconds to go on trying where the system has no process to give."""
+QUIET = 0.01
+"""Seconds without news after which there is time for what is needed later."""
+LAST_STAND = 1.0
+"""Seconds to hunt for those who fork faster than they are killed."""
 
-NEVER_MADE = -1000
-"""At and below this, a status says that a worker was not made: minus that, the errno."""
 
-
-def main(fd: int, preload: list[str]) -> None:
+def main(fd: int) -> None:
     """Serve the socket `fd` until it ends; never returns."""
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
-    Zygote(_socket.socket(fileno=fd)).serve(preload)
+    if os.getpgrp() != os.getpid():
+        lead_group()  # where posix_spawn could not do it
+    remains.prepare()
+    Zygote(_socket.socket(fileno=fd)).serve()
 
 
 class Zygote:
     def __init__(self, control: _socket.socket) -> None:
         self._control = control
         self._workers: dict[int, int] = {}  # pid -> number
+        # Workers that were not forked yet: number, and descriptors, which are ours until then.
+        self._unborn: deque[tuple[int, list[int]]] = deque()
+        self._scarce_since: float | None = None  # when forking began to fail, if it does
+        self._adopts = False  # whether orphans of the workers become children of ours
+        self._settled = False
         self._wake, self._woken = os.pipe()  # SIGCHLD writes a byte; ours until exit
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
         _signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _ignore)
 
-    def serve(self, preload: list[str]) -> None:
-        self._preload(preload)
+    def serve(self) -> None:
         gc.freeze()  # what is here now is never garbage: keep its pages shared with the workers
         import select
 
@@ -57,109 +80,196 @@ class Zygote:
         poll.register(self._control.fileno(), select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            ready = poll.poll(self._patience())
+            for fd, _ in ready:
                 if fd == self._wake:
                     self._reap()
-                elif not self._obey():
-                    self._end()
+                else:
+                    self._obey()
+            if self._unborn:
+                self._give_birth()
+            elif not ready:
+                self._settle()
 
-    def _preload(self, names: list[str]) -> None:
+    def _patience(self) -> float | None:
+        """Milliseconds until there is something to do by itself."""
+        if self._unborn and self._scarce_since is not None:
+            return min(max(time.monotonic() - self._scarce_since, 0.01), 0.5) * 1000
+        return QUIET * 1000 if self._workers and not self._settled else None
+
+    # -- orders -----------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        try:
+            data, ancillary, flags, _ = self._control.recvmsg(9, _socket.CMSG_SPACE(4 * MAX_FDS))
+            if not data:
+                self._end(orderly=False)
+            data += self._receive(9 - len(data))
+            code, value = data[:1], int.from_bytes(data[1:], "little")
+            if code == b"L":
+                self._preload(*marshal.loads(self._receive(value)))
+        except (OSError, EOFError):
+            self._end(orderly=False)
+        if code == b"Q":
+            self._end(orderly=True)
+        elif code == b"C":
+            _import_cloudpickle()
+        elif code == b"F" and flags & _socket.MSG_CTRUNC:
+            self._refuse(value, _descriptors(ancillary), EMFILE)
+        elif code == b"F":
+            self._unborn.append((value, _descriptors(ancillary)))
+
+    def _receive(self, count: int) -> bytes:
+        parts = b""
+        while len(parts) < count:
+            part = self._control.recv(count - len(parts))
+            if not part:
+                raise EOFError
+            parts += part
+        return parts
+
+    def _tell(self, code: bytes, number: int, value: int = 0, rest: bytes = b"") -> None:
+        head = number.to_bytes(8, "little") + value.to_bytes(8, "little", signed=True)
+        try:
+            self._control.sendall(code + head + rest)
+        except OSError:
+            self._end(orderly=False)  # nobody is left to be told
+
+    def _preload(self, path: list[str], names: list[str]) -> None:
+        sys.path[:] = path
         for name in names:
             try:
                 __import__(name)
             except BaseException as exc:  # user code; the pool is told  # noqa: BLE001
                 text = f"cannot preload {name!r}: {type(exc).__name__}: {exc}"
-                self._tell(b"P" + text.encode(errors="replace")[:60000])
+                reason = text.encode(errors="replace")[:60000]
+                self._tell(b"P", len(reason), rest=reason)
+        gc.freeze()
 
-    def _tell(self, message: bytes) -> None:
-        try:
-            self._control.send(message)
-        except OSError:
-            self._end()  # nobody is left to be told
+    # -- births -----------------------------------------------------------------------------------
 
-    def _obey(self) -> bool:
-        try:
-            data, ancillary, _, _ = self._control.recvmsg(64, _socket.CMSG_SPACE(4 * FDS))
-        except OSError:
-            return False
-        if not data:
-            return False
-        fds = _descriptors(ancillary)
-        number = int.from_bytes(data[1:9], "little")
-        try:
-            pid = os.fork()
-        except OSError as exc:
-            status = NEVER_MADE - (exc.errno or 0)
-            self._tell(b"X" + data[1:9] + status.to_bytes(8, "little", signed=True))
-            pid = -1
-        if pid == 0:
-            self._become_worker(fds)
-        for fd in fds:
-            os.close(fd)
-        if pid > 0:
+    def _give_birth(self) -> None:
+        while self._unborn:
+            number, fds = self._unborn[0]
+            try:
+                pid = os.fork()
+            except OSError as exc:  # no process to be had, or no memory for one: perhaps soon
+                if self._wait_for_better():
+                    return
+                self._unborn.popleft()
+                self._refuse(number, fds, exc.errno or 0)
+                continue
+            self._unborn.popleft()
+            if pid == 0:
+                self._become_worker(number, fds)
+            _close(fds)
+            self._scarce_since = None
             self._workers[pid] = number
-            self._tell(b"S" + data[1:9] + pid.to_bytes(8, "little"))
-        return True
+            self._tell(b"S", number, pid)
 
-    def _become_worker(self, fds: list[int]) -> None:
+    def _wait_for_better(self) -> bool:
+        now = time.monotonic()
+        if self._scarce_since is None:
+            self._scarce_since = now
+        return now - self._scarce_since < PATIENCE
+
+    def _refuse(self, number: int, fds: list[int], error: int) -> None:
+        _close(fds)
+        self._tell(b"X", number, NEVER_MADE - error)
+
+    def _become_worker(self, number: int, fds: list[int]) -> None:
         try:
-            os.setsid()  # a group of its own: killed as one, deaf to the terminal's Ctrl-C
+            lead_group()  # killed as one, deaf to the terminal's Ctrl-C
             _signal.set_wakeup_fd(-1)
             _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             self._control.close()
-            os.close(self._wake)
-            os.close(self._woken)
+            others = [fd for _, theirs in self._unborn for fd in theirs]
+            _close([self._wake, self._woken, *others])
+            orphans.mark(number)
             worker.main(*fds)
         finally:
             os._exit(1)
+
+    def _settle(self) -> None:
+        """Prepare for later, once the first workers are off and nothing is asked for."""
+        if self._settled or not self._workers:
+            return
+        self._settled = True
+        self._adopts = orphans.adopt()
+        gc.freeze()
+
+    # -- deaths -----------------------------------------------------------------------------------
 
     def _reap(self) -> None:
         try:
             os.read(self._wake, 4096)
         except BlockingIOError:
             return
-        for pid in list(self._workers):
+        for pid, number in list(self._workers.items()):
             status = gone(pid)
             if status is not None:
-                number = self._workers.pop(pid)
-                self._tell(
-                    b"X" + number.to_bytes(8, "little") + status.to_bytes(8, "little", signed=True)
-                )
+                del self._workers[pid]
+                if self._adopts and status not in (STOPPED, FAILED_START):
+                    self._kill_orphans_of(number)
+                self._tell(b"X", number, status)
+        if self._adopts:
+            self._reap_orphans()
 
-    def _end(self) -> None:
+    def _orphans(self) -> list[int]:
+        from .limits import children
+
+        return [pid for pid in children(os.getpid()) if pid not in self._workers]
+
+    def _kill_orphans_of(self, number: int) -> None:
+        from .limits import Doomed
+
+        for pid in self._orphans():
+            if orphans.is_of(pid, number):
+                Doomed(pid).kill()
+
+    def _reap_orphans(self) -> None:
+        for pid in self._orphans():
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue  # a zombie's number is reused only after it was reaped: it was, above
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _end(self, *, orderly: bool) -> None:
+        if not orderly:
+            self._take_all_along()
         for pid in self._workers:
             kill_group(pid)
         os._exit(0)
 
+    def _take_all_along(self) -> None:
+        from .limits import Doomed, descendants
 
-def gone(pid: int) -> int | None:
-    """The exit status of our child `pid` if it has ended (negative: a signal), else None.
+        until = time.monotonic() + LAST_STAND
+        while (left := descendants(os.getpid())) and time.monotonic() < until:
+            for pid in left:
+                Doomed(pid).kill()
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    continue
+            except ChildProcessError:
+                return
+            time.sleep(0.002)
 
-    Its process group is killed before the child is reaped, while its number cannot be taken by
-    anybody else; except after an orderly end, which leaves what the tasks started in peace.
-    """
-    if hasattr(os, "waitid"):
-        try:
-            info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return -999  # somebody else reaped it: how it ended will never be known
-        if info is None:
-            return None
-        exited = info.si_code == os.CLD_EXITED
-        if not (exited and info.si_status in (worker.STOPPED, worker.FAILED_START)):
-            kill_group(pid)
+
+def _import_cloudpickle() -> None:
+    """30 ms that each worker would need by itself, before its first call of a lambda."""
     try:
-        reaped, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return -999
-    return os.waitstatus_to_exitcode(status) if reaped else None
+        import cloudpickle  # noqa: F401
+    except ImportError:
+        return  # it is not where the pool's process has it: a worker will say so, if it needs it
+    gc.freeze()
 
 
-def kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, _signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return  # nobody is left in it
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _descriptors(ancillary: Any) -> list[int]:

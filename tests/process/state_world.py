@@ -1,13 +1,16 @@
 """A world around the process pool's state machine: workers, calls, and books of its own.
 
-It knows for each event exactly which calls must end and how, and holds every order against the
-rules in the docstring of `process/state.py`.
+It knows for each event exactly which calls must end and how, and which workers must be told what,
+and holds every order against the rules in the docstring of `process/state.py`.
+
+How far a worker has got with what it holds is decided only when somebody sees it: when it answers,
+when it is looked at and when it is gone.  That covers every course of things in between.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, NamedTuple
 
 from unirun.backends.process.state import MAX_FAILED_STARTS, PoolState
 
@@ -23,17 +26,54 @@ def check(holds: bool, rule: str) -> None:
         raise Broken(rule)
 
 
-# -- the world -----------------------------------------------------------------------------------
+class Job:
+    """A call."""
+
+    def __init__(self, number: int, kind: int = 0, priority: int = 0) -> None:
+        self.number, self.kind, self.priority = number, kind, priority
+
+    def __repr__(self) -> str:
+        return f"job {self.number}"
 
 
-@dataclass(slots=True)
-class Hand:
+job = cache(Job)
+
+
+class Hand(NamedTuple):
     """A worker as the outside world knows it."""
 
+    calls: tuple[Job, ...] = ()  # sent and not answered
     ready: bool = False
-    call: int | None = None
     told: str = ""  # "stop" or "die"
-    silent: bool = True  # False: doomed, but something of it is still on the way
+    sure: bool = False  # somebody saw that it had begun the first of its calls
+    held: bool = False
+    slow: bool = False  # it went on after a look, and has not answered since
+    proved: bool = False  # it has answered something
+    leaving: bool = False  # it said that an answer was to be its last
+    settled: tuple[Job, ...] = ()  # to be killed there, and answered too late
+
+
+class _Book:
+    """What an event must bring about, and what it did."""
+
+    def __init__(
+        self, todo: deque[Any], ends: dict[Job, str], by: int | None, stops: set[int]
+    ) -> None:
+        self.todo, self.ends, self.by, self.stops = todo, ends, by, stops
+        self.done: dict[Job, str] = {}
+        self.kills: set[int] = set()
+        self.holds: set[int] = set()
+        self.resumes: set[int] = set()
+        self.stopped: set[int] = set()
+        self.calm = True  # the world is still as it was when the machine made up its mind
+
+
+# What a machine is made of: each part is copied and compared in its own way.
+_SETS = ("_starting", "_stopping", "_fresh", "_held_up", "_slow", "_leaving")
+_LINES = ("_busy", "_dying", "_settled")
+_VALUES = ("size", "spares", "broken", "closed", "_failed_starts", "_aborted")
+_ALL = {*_SETS, *_LINES, *_VALUES, "_targets", "_idle", "_waiting", "_windows", "_next_worker"}
+_BOOKS = ("waiting", "dropped", "wanted", "began", "ended", "hands")
 
 
 class World:
@@ -42,273 +82,407 @@ class World:
     def __init__(self, size: int, make: Callable[[int], PoolState] = PoolState) -> None:
         self.state = make(size)
         self.size = size
-        self.closed = self.broken = False
-        self.waiting: dict[int, int] = {}  # call -> priority
-        self.priority: dict[int, int] = {}
-        self.running: dict[int, int] = {}  # call -> worker
-        self.ended: dict[int, str] = {}
+        self.spares = 0
+        self.closed = self.broken = self.aborted = False
+        self.jobs: dict[int, Job] = {}
+        self.windows: dict[int, int] = {}
+        self.waiting: dict[Job, None] = {}
+        self.dropped: set[Job] = set()  # cancelled, and the machine does not know it yet
+        self.wanted: set[Job] = set()  # running, and to be killed
+        self.began: set[Job] = set()
+        self.ended: dict[Job, str] = {}
         self.hands: dict[int, Hand] = {}
         self.made = 0
         self.failed = 0
+        self.moved = False  # the last event made the machine give out work
+        self.fed: set[int] = set()  # workers that got some then
+        assert vars(self.state).keys() == _ALL, "the machine has parts that are not compared"
 
     def clone(self) -> "World":
         new = object.__new__(World)
-        new.__dict__.update({name: _copied(value) for name, value in self.__dict__.items()})
-        new.hands = {
-            number: Hand(hand.ready, hand.call, hand.told, hand.silent)
-            for number, hand in self.hands.items()
-        }
-        new.state = object.__new__(type(self.state))
-        new.state.__dict__.update({k: _copied(v) for k, v in self.state.__dict__.items()})
+        books = new.__dict__ = self.__dict__.copy()
+        for name in _BOOKS:
+            books[name] = books[name].copy()
+        new.state = _copy_of(self.state)
         return new
 
-    def key(self) -> Any:
+    def key(self) -> int:
         """Equal for worlds with the same future: workers are numbered by age, the dead left out."""
         rank = {number: index for index, number in enumerate(self.hands)}
-        hands = tuple((h.ready, h.call, h.told, h.silent) for h in self.hands.values())
-        s = self.state
-        state = (
-            *(tuple(rank.get(n, ~n) for n in each) for each in (s._starting, s._idle, s._stopping)),
-            *(tuple((rank.get(n, ~n), c) for n, c in each.items()) for each in (s._busy, s._dying)),
-            tuple((c, rank.get(n, ~n)) for c, n in s._worker_of.items()),
-            tuple((each, tuple(calls)) for each, calls in s._waiting.items()),
-            (*s._priorities, s._failed_starts, s.size, s.broken, s.closed),
-        )
-        return state, hands, tuple(self.waiting.items()), tuple(self.ended), self.failed
+        books = (frozenset(self.dropped), frozenset(self.wanted), frozenset(self.ended))
+        state = _key_of(self.state, rank)
+        return hash((state, *self.hands.values(), *self.waiting, books, self.failed))
 
     # -- what it holds --------------------------------------------------------------------------
 
-    def kept(self) -> set[int]:
+    def kept(self) -> list[int]:
         """Workers that have not been told to go."""
-        return {number for number, hand in self.hands.items() if not hand.told}
+        return [number for number, hand in self.hands.items() if not hand.told]
 
-    def idle(self) -> set[int]:
-        return {n for n in self.kept() if self.hands[n].ready and self.hands[n].call is None}
+    def busy(self) -> list[int]:
+        return [n for n, h in self.hands.items() if not h.told and (h.calls or h.held)]
 
-    def starting(self) -> set[int]:
-        return {n for n in self.kept() if not self.hands[n].ready}
+    def idle(self) -> list[int]:
+        hands = self.hands.items()
+        return [n for n, h in hands if h.ready and not (h.told or h.calls or h.held)]
 
-    def told(self, how: str) -> set[int]:
-        return {number for number, hand in self.hands.items() if hand.told == how}
+    def starting(self) -> list[int]:
+        return [n for n, hand in self.hands.items() if not (hand.told or hand.ready)]
 
-    # -- what may happen ---------------------------------------------------------------------------
-
-    def answers(self) -> Iterator[tuple[int, Hand]]:
-        for number, hand in self.hands.items():
-            if hand.call is not None and (hand.told != "die" or not hand.silent):
-                yield number, hand
+    def window(self, each: Job) -> int:
+        return self.windows.get(each.kind, 1)
 
     def happen(self, event: Event) -> None:
         """Let one thing happen, and hold what is ordered against the rules."""
-        try:
-            getattr(self, event[0])(*event[1:])
-            self._check_all()
-        except Broken as exc:
-            raise Broken(f"{exc} (at {event})") from None
+        self.moved, self.fed = False, set()
+        getattr(self, event[0])(*event[1:])
 
-    def submit(self, call: int, priority: int = 0) -> None:
+    # -- what may happen to calls ---------------------------------------------------------------
+
+    def submit(self, *calls: Job) -> None:
         refused = self.closed or self.broken
-        self.waiting[call] = self.priority[call] = priority
-        self._obey(self.state.submit(call, priority), {call: "refused"} if refused else {})
+        self.jobs = self.jobs | {each.number: each for each in calls}
+        self.waiting |= dict.fromkeys(calls)
+        self.moved = not refused
+        twin = _copy_of(self.state)
+        given = twin.give(calls[0]) if len(calls) == 1 else None
+        orders = self.state.submit(calls)
+        if given is not None:
+            got = [(each.worker, getattr(each, "calls", None)) for each in orders]
+            check(got == [(given, [*calls])], "gave otherwise")
+            ranks = {number: number for number in self.hands}
+            check(_key_of(twin, ranks) == _key_of(self.state, ranks), "give leads elsewhere")
+        self._obey(orders, dict.fromkeys(calls, "refused") if refused else {})
 
-    def cancel(self, call: int) -> None:
-        ends = {call: "cancelled"} if call in self.waiting else {}
-        self._obey(self.state.cancel(call), ends)
+    def drop(self, number: int) -> None:
+        """Somebody cancels it; the machine hears of that only if it wants to send it."""
+        if (each := self.jobs.get(number)) in self.waiting:
+            self.dropped.add(each)
 
-    def kill(self, call: int) -> None:
-        worker = self.running.get(call)
-        kills = {worker} if worker is not None and self.hands[worker].told != "die" else set()
-        ends = {call: "cancelled"} if call in self.waiting else {}
-        self._obey(self.state.kill(call), ends, kills)
+    def cancel(self, number: int) -> None:
+        each = self.jobs.get(number) or job(number)
+        ends = {each: "cancelled"} if each in self.waiting else {}
+        self._obey(self.state.cancel(each), ends)
+
+    def kill(self, number: int) -> None:
+        each = self.jobs.get(number) or job(number)
+        ends = {each: "cancelled"} if each in self.waiting else {}
+        kills, holds = set(), set()
+        for worker, hand in self.hands.items():
+            if each in hand.calls:
+                self.wanted.add(each)
+                if not (hand.held or hand.told):
+                    (kills if len(hand.calls) == 1 else holds).add(worker)
+        self._obey(self.state.kill(each), ends, kills=kills, holds=holds)
+
+    def set_window(self, kind: int, window: int) -> None:
+        if kind != 0:
+            self.windows = self.windows | {kind: max(1, window)}
+        self.state.set_window(kind, window)
+
+    # -- what may happen to workers -------------------------------------------------------------
 
     def ready(self, worker: int) -> None:
+        self.moved = not self.hands[worker].told
+        self._hand(worker, ready=True)
+        self._obey(self.state.worker_ready(worker))
+
+    def answer(self, worker: int, count: int = 1, last: bool = False) -> None:
         hand = self.hands[worker]
-        hand.ready = True
+        done, rest = hand.calls[:count], hand.calls[count:]
+        self._begin(done[1:] if hand.sure else done)
+        late = tuple(each for each in done if hand.told == "die" and each in self.wanted)
+        stops = set()
         if not hand.told:
-            self.failed = 0
-        self._obey(self.state.worker_ready(worker), {})
+            self.failed = min(self.failed, MAX_FAILED_STARTS - 1) if hand.proved else 0
+            self.moved = True
+            last = last or hand.leaving
+            stops = {worker} if last and not rest and not hand.held else set()
+            self._hand(worker, proved=True, slow=False, leaving=last)
+        self._hand(worker, calls=rest, sure=False, settled=hand.settled + late)
+        ends = dict.fromkeys((each for each in done if each not in late), "answered")
+        orders = self.state.worker_answered(worker, count, last=last)
+        self._obey(orders, ends, stops=stops, by=worker)
 
-    def answer(self, worker: int, last: bool = False) -> None:
+    def look(self, worker: int, begun: bool) -> None:
+        """It was held, and its answers were read."""
         hand = self.hands[worker]
-        assert hand.call is not None
-        ends, stops = {}, set()
-        if hand.told == "die":
-            hand.silent = True  # nothing more comes, and this is not believed (rule 3)
-        else:
-            ends = {hand.call: "answered"}
-            stops = {worker} if last else set()
-            self.failed = min(self.failed, MAX_FAILED_STARTS - 1)
-        self._obey(self.state.worker_answered(worker, last=last), ends, stops=stops)
+        first = hand.calls[0] if begun else None
+        rest = hand.calls[begun:]
+        if first is not None and not hand.sure:
+            self._begin([first])
+        ends = {each: "killed" for each in rest if each in self.wanted}
+        self._take_back(each for each in rest if each not in ends)
+        self._hand(worker, calls=hand.calls[:begun], sure=begun)
+        dies = first in self.wanted
+        stays = begun or (self.broken and self.waiting)
+        stops = {worker} if hand.leaving and not stays else set()
+        told = {"kills" if dies else "resumes": {worker}}
+        self._obey(self.state.looked(worker, first), ends, stops=stops, **told)
+        lost = not dies and any(self.ended.get(each) == "refused" for each in rest)
+        check(not lost, "9: a look at a worker lost what it held")
 
-    def deaf(self, worker: int) -> None:
-        """What was sent could not be written: the worker has died, and nobody has told us yet."""
+    def stuck(self, worker: int) -> None:
         hand = self.hands[worker]
-        call = hand.call
-        assert call is not None
-        hand.call = None
-        del self.running[call]
-        self.waiting = {call: self.priority[call], **self.waiting}
-        self._obey(self.state.worker_deaf(worker, self.priority[call]), {}, stops={worker})
+        others = len(self.busy()) < self.size and not self.broken
+        ripe = len(hand.calls) > 1 and not hand.held and not hand.told and others
+        self._obey(self.state.stuck(worker), holds={worker} if ripe else set())
 
-    def gone(self, worker: int) -> None:
+    def gone(self, worker: int, begun: bool = False) -> None:
+        """It is dead, and its last words were read."""
         hand = self.hands.pop(worker)
-        self.failed += not hand.ready and not hand.told
-        ends = {}
-        if hand.call is not None:
-            ends[hand.call] = "killed" if hand.told == "die" else "crashed"
-        self._obey(self.state.worker_gone(worker), ends, gone={worker: hand})
+        if not hand.told:
+            self.failed = 0 if begun else self.failed + (not hand.proved)
+        ends = dict.fromkeys(hand.settled, "killed")
+        for each in hand.calls:
+            if each in self.wanted:
+                ends[each] = "killed"
+            elif begun and each is hand.calls[0]:
+                ends[each] = "killed" if hand.told else "crashed"
+            elif self.aborted:
+                ends[each] = "cancelled"
+        if begun and not hand.sure:
+            self._begin(hand.calls[:1])
+        self._take_back(each for each in hand.calls if each not in ends)
+        self.moved = True
+        first = hand.calls[0] if begun else None
+        self._obey(self.state.worker_gone(worker, first), ends, by=worker)
 
     def retire(self, worker: int) -> None:
-        stops = {worker} & self.idle()
-        self._obey(self.state.retire(worker), {}, stops=stops)
+        stops = {worker} & set(self.idle())
+        self._obey(self.state.retire(worker), stops=stops)
 
     def hurry(self, worker: int) -> None:
-        self._obey(self.state.hurry(worker), {}, {worker} & self.told("stop"))
+        kills = {worker} if self.hands[worker].told == "stop" else set()
+        self._obey(self.state.hurry(worker), kills=kills)
+
+    # -- what may happen to the pool ------------------------------------------------------------
 
     def kill_all(self) -> None:
-        self._obey(self.state.kill_all(), {}, self.kept())
+        self._obey(self.state.kill_all(), kills=set(self.kept()))
 
     def resize(self, size: int) -> None:
-        self.size = size
-        self._obey(self.state.resize(size), {})
+        self.size, self.moved = size, True
+        self._obey(self.state.resize(size))
+
+    def keep_spare(self, spares: int) -> None:
+        self.spares, self.moved = 0 if self.closed else spares, True
+        self._obey(self.state.keep_spare(spares))
 
     def break_down(self) -> None:
         self.broken = True
         self._obey(self.state.break_down(), dict.fromkeys(self.waiting, "refused"))
 
     def close(self, cancel: bool = False, kill: bool = False) -> None:
-        self.closed = True
+        self.closed, self.spares = True, 0
+        self.aborted = self.aborted or kill
         ends = dict.fromkeys(self.waiting, "cancelled") if cancel or kill else {}
-        kills = self.kept() | self.told("stop") if kill else set()
-        self._obey(self.state.close(cancel=cancel, kill=kill), ends, kills)
+        kills = {n for n, hand in self.hands.items() if hand.told != "die"} if kill else set()
+        self._obey(self.state.close(cancel=cancel, kill=kill), ends, kills=kills)
+
+    # -- books ----------------------------------------------------------------------------------
+
+    def _hand(self, worker: int, **changes: Any) -> None:
+        self.hands[worker] = self.hands[worker]._replace(**changes)
+
+    def _begin(self, calls: Iterable[Job]) -> None:
+        for each in calls:
+            check(each not in self.began, f"1: {each} began twice")
+            self.began.add(each)
+
+    def _take_back(self, calls: Iterable[Job]) -> None:
+        self.waiting = dict.fromkeys(calls) | self.waiting
 
     # -- orders against the books ---------------------------------------------------------------
 
     def _obey(
         self,
-        orders: list[Any],
-        ends: dict[int, str],
-        kills: set[int | None] | set[int] = frozenset(),  # type: ignore[assignment]
-        stops: set[int] | None = None,
-        gone: dict[int, Hand] | None = None,
+        orders: Iterable[Any],
+        ends: dict[Job, str] | None = None,
+        by: int | None = None,
+        stops: Iterable[int] = (),
+        **told: set[int],
     ) -> None:
-        """`ends`: what must end and how; `kills`, `stops`: who must be told; no more, no less."""
-        self._gone = gone or {}
-        finished: dict[int, str] = {}
-        killed: set[int] = set()
-        stopped: set[int] = set()
-        for order in orders:
-            match type(order).__name__:
-                case "Start":
-                    self._start(order.worker)
-                case "Send":
-                    self._send(order.worker, order.call)
-                case "Stop":
-                    self._stop(order.worker, stops or set())
-                    stopped.add(order.worker)
-                case "Kill":
-                    self._doom(order.worker)
-                    killed.add(order.worker)
-                case "Finish":
-                    check(order.call not in finished, "1: a call ended twice")
-                    self._finish(order)
-                    finished[order.call] = order.how
+        """`ends`: what must end and how, `told`: who must be told what; no more, no less."""
+        book = _Book(deque(orders), ends or {}, by, set(stops))
+        while book.todo:
+            order = book.todo.popleft()
+            getattr(self, f"_{type(order).__name__.lower()}")(order, book)
         if self.failed >= MAX_FAILED_STARTS and not self.kept():
             self.broken = True  # rule 7
         if self.broken:
-            ends = ends | dict.fromkeys(self.waiting, "refused")
-            ends |= {call: how for call, how in finished.items() if how == "refused"}
-        check(finished == ends, f"1/5: ended {finished}, should have {ends}")
-        check(killed == kills, f"3: killed {killed}, should have {kills}")
-        check(stopped >= (stops or set()), "a worker that should go was not told")
+            refused = [each for each, how in book.done.items() if how == "refused"]
+            book.ends |= dict.fromkeys([*self.waiting, *refused], "refused")
+        check(book.done == book.ends, f"1/5: ended {book.done}, should have {book.ends}")
+        for what in ("kills", "holds", "resumes"):
+            done, wanted = getattr(book, what), told.get(what, set())
+            check(done == wanted, f"3/9: {what} {done}, should be {wanted}")
+        check(book.stopped >= book.stops, "a worker that should go was not told")
 
-    def _start(self, worker: int) -> None:
-        check(worker >= self.made, "a worker's number was used twice")
-        check(len(self.kept()) < self.size, "4: more workers than slots")
-        check(len(self.waiting) > len(self.starting()), "a worker was started for nothing")
+    def _start(self, order: Any, book: "_Book") -> None:
+        check(order.worker >= self.made, "a worker's number was used twice")
+        kept, busy = len(self.kept()), len(self.busy())
+        check(kept < self.size + self.spares, "4: more workers than slots")
+        wanted = min(len(self.waiting), self.size - busy)
+        wanted += self.spares if self.waiting or busy else 0
+        check(not book.calm or kept - busy < wanted, "a worker was started for nothing")
         check(self.failed < MAX_FAILED_STARTS, "7: started again after too many failures")
         check(not self.broken, "7: started a worker of a broken pool")
-        self.made = worker + 1
-        self.hands[worker] = Hand()
+        self.made = order.worker + 1
+        self.hands[order.worker] = Hand()
 
-    def _send(self, worker: int, call: int) -> None:
-        hand = self.hands.get(worker)
-        check(hand is not None, "3: sent to a worker that is gone")
-        assert hand is not None
+    def _send(self, order: Any, book: "_Book") -> None:
+        hand, calls = self.hands[order.worker], order.calls
         check(not hand.told, "3: sent to a worker that was told to go")
-        check(hand.ready and hand.call is None, "2: sent to a worker that is not free")
-        check(call in self.waiting, "1: sent a call that does not wait")
-        first = max(self.waiting, key=lambda each: self.waiting[each])  # the oldest of equals
-        check(call == first, f"8: sent {call} before {first}")
-        del self.waiting[call]
-        hand.call = call
-        self.running[call] = worker
+        check(hand.ready and not hand.held, "9: sent to a worker that is not ready, or held")
+        check(bool(calls), "2: sent nothing")
+        if not self.broken:  # then it may get back what it had
+            check(not hand.slow, "9: sent to a worker that is slow")
+            check(not hand.leaving, "2: sent to a worker that is to go")
+            self._check_window(hand.calls, calls)
+        for each in calls:
+            check(each in self.waiting, "1: sent a call that does not wait")
+            first = max(self.waiting, key=lambda other: other.priority)  # the oldest of equals
+            check(each is first, f"8: sent {each} before {first}")
+            check(each not in self.began, f"1: sent {each} again after it had begun")
+            del self.waiting[each]
+        heard = tuple([each for each in calls if each not in self.dropped])
+        self._hand(order.worker, calls=hand.calls + heard)
+        self.fed.add(order.worker)
+        check(len(self.busy()) <= self.size or bool(hand.calls), "4: more run than there are slots")
+        for each in self.dropped.intersection(calls):
+            book.calm = False
+            book.ends[each] = "cancelled"
+            book.todo += self.state.unsent(order.worker, each)
 
-    def _stop(self, worker: int, wanted: set[int]) -> None:
-        hand = self.hands[worker]
+    def _check_window(self, held: tuple[Job, ...], calls: list[Job]) -> None:
+        check(len(calls) <= max(1, -(-len(self.waiting) // self.size)), "2: more than its share")
+        if together := len(held) + len(calls) - 1:
+            window = min(self.window(each) for each in (*held[:1], *held[-1:], *calls))
+            check(together < window, f"2: {held} and {calls} in one worker")
+
+    def _stop(self, order: Any, book: "_Book") -> None:
+        hand = self.hands[order.worker]
         check(not hand.told, "told to stop twice")
-        check(hand.call is None, "told to stop with a call in its hands")
-        over = len(self.kept()) > self.size and hand.ready
+        check(not hand.calls and not hand.held, "told to stop with calls in its hands")
+        over = len(self.kept()) > self.size + self.spares and hand.ready
         drained = self.closed and not self.waiting
-        check(worker in wanted or over or drained, "told to stop without a reason")
-        hand.told = "stop"
+        wanted = order.worker in book.stops
+        check(wanted or over or drained, "told to stop without a reason")
+        self._hand(order.worker, told="stop")
+        book.stopped.add(order.worker)
 
-    def _doom(self, worker: int) -> None:
-        check(worker in self.hands, "told a worker to die that is gone")
-        hand = self.hands[worker]
-        check(hand.told != "die", "told to die twice")
-        hand.told = "die"
-        hand.silent = hand.call is None
+    def _kill(self, order: Any, book: "_Book") -> None:
+        check(order.worker in self.hands, "told a worker to die that is gone")
+        check(self.hands[order.worker].told != "die", "told to die twice")
+        self._hand(order.worker, told="die", held=False)
+        book.kills.add(order.worker)
 
-    def _finish(self, order: Any) -> None:
-        call, how = order.call, order.how
-        check(call not in self.ended, "1: a call ended twice")
-        self.ended[call] = how
-        if self.waiting.pop(call, None) is not None:
-            check(how in ("cancelled", "refused"), f"1: a waiting call {how}")
-            return
-        worker = self.running.pop(call)
-        check(order.worker == worker, "the wrong worker was named")
-        if how == "answered":
-            self.hands[worker].call = None
-        else:
-            check(worker in self._gone, f"3: {how} before its worker was gone")
+    def _hold(self, order: Any, book: "_Book") -> None:
+        hand = self.hands[order.worker]
+        check(not hand.told and not hand.held and len(hand.calls) > 1, "9: held for nothing")
+        self._hand(order.worker, held=True)
+        book.holds.add(order.worker)
 
-    def _check_all(self) -> None:
-        kept, idle, starting = self.kept(), self.idle(), self.starting()
-        check(len(kept) <= self.size or not idle, "4: more workers than slots")
+    def _resume(self, order: Any, book: "_Book") -> None:
+        hand = self.hands[order.worker]
+        check(hand.held, "9: told to go on and was not held")
+        self._hand(order.worker, held=False, slow=bool(hand.calls))
+        book.resumes.add(order.worker)
+
+    def _finish(self, order: Any, book: "_Book") -> None:
+        named = order.worker == book.by or order.how in ("cancelled", "refused")
+        check(named, f"{order.worker} was named, and not {book.by}")
+        for each in order.calls:
+            check(each not in self.ended, "1: a call ended twice")
+            self.ended[each] = book.done[each] = order.how
+            self.waiting.pop(each, None)
+            self.dropped.discard(each)
+            self.wanted.discard(each)
+
+    # -- what must be true at any time ----------------------------------------------------------
+
+    def check(self) -> None:
+        idle, starting, busy = self.idle(), self.starting(), self.busy()
+        kept = len(idle) + len(starting) + len(busy)
+        check(kept <= self.size + self.spares or not idle, "4: more workers than slots")
         if self.waiting:
-            check(not idle, "6: work waits, and so does a worker")
-            hopeless = self.failed >= MAX_FAILED_STARTS
-            coming = len(kept) >= self.size or len(starting) >= len(self.waiting) or hopeless
-            check(coming, "6: work waits, a slot is free, and nobody comes")
-            check(bool(kept) and not self.broken, "7: work waits and nobody will ever come")
+            check(not idle or len(busy) >= self.size, "6: work waits, and so does a worker")
+            check(kept > 0 and not self.broken, "7: work waits and nobody will ever come")
+            if self.moved:
+                self._check_windows_are_used()
         elif self.closed:
             check(not idle and not starting, "a worker outlives the pool")
+        hopeless = self.failed >= MAX_FAILED_STARTS or self.broken
+        wanted = min(len(self.waiting), self.size - len(busy))
+        if (self.waiting or busy) and self.moved:
+            wanted += self.spares
+        coming = kept >= self.size + self.spares or kept - len(busy) >= wanted or hopeless
+        check(coming, "6: work waits, a slot is free, and nobody comes")
         finished = self.closed and not self.waiting and not self.hands
         check(self.state.finished == finished, "it does not know whether all is over")
-        self._check_answers(kept, idle, starting)
+        self._check_answers(idle, starting, busy)
 
-    def _check_answers(self, kept: set[int], idle: set[int], starting: set[int]) -> None:
+    def _check_windows_are_used(self) -> None:
+        window = self.window(max(self.waiting, key=lambda other: other.priority))
+        for number, hand in self.hands.items():
+            shut = hand.told or hand.held or hand.slow or hand.leaving or number in self.fed
+            if hand.calls and not shut:
+                room = min(self.window(hand.calls[0]), self.window(hand.calls[-1]))
+                short = 2 * len(hand.calls) <= room and len(hand.calls) < window
+                check(not short, "2: work waits, and a worker runs short of it")
+
+    def _check_answers(self, idle: list[int], starting: list[int], busy: list[int]) -> None:
         """What the pool asks."""
-        state = self.state
-        busy = {n: self.hands[n].call for n in kept if self.hands[n].call is not None}
-        check(state.alive == kept, "alive")
+        state, hands = self.state, self.hands
+        check(state.alive == {*idle, *starting, *busy}, "alive")
         check(sorted(state.idle) == sorted(idle), "idle")
         check(state.waiting == len(self.waiting), "waiting")
         check(state.running == len(busy), "running")
         check(state.broken == self.broken or self.closed, "broken")
-        check({n for n in self.hands if state.is_starting(n)} == starting, "is_starting")
-        check({n: state.held(n) for n in self.hands if state.held(n) is not None} == busy, "held")
-        holders = {state.holder(call): call for call in self.running}
-        holders.pop(None, None)
-        check(holders == busy, "holder")
+        check([n for n in hands if state.is_starting(n)] == starting, "is_starting")
+        crowded = [n for n in busy if len(hands[n].calls) > 1]
+        check(sorted(state.crowded()) == crowded, "crowded")
+        left = set(self.waiting)
+        for number, hand in hands.items():
+            check((*state.held(number),) == hand.calls, "held")
+            for each in hand.calls:
+                check(state.holder(each) == number, "holder")
+            left.update(hand.calls, hand.settled)
+        check(left == set(state.calls()), "calls")
+        free = len(busy) < self.size
+        check(state.has_room == (bool(idle) and free and not self.waiting), "has_room")
+        all_here = len(state.alive) >= self.size + self.spares
+        taken = not free or (bool(busy) and not idle and all_here)
+        check(state.saturated == taken, "saturated")
+        for name in (*_SETS, *_LINES, "_targets"):
+            check(hands.keys() >= set(getattr(state, name)), f"{name} remembers the dead")
 
 
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: OrderedDict(each) if isinstance(each, OrderedDict) else each
-            for key, each in value.items()
-        }
-    return value.copy() if isinstance(value, (list, set)) else value
+def _copy_of(state: PoolState) -> PoolState:
+    new = object.__new__(type(state))
+    parts = new.__dict__ = state.__dict__.copy()
+    for name in (*_SETS, "_idle", "_windows"):
+        parts[name] = parts[name].copy()
+    for name in (*_LINES, "_targets"):
+        parts[name] = {worker: each.copy() for worker, each in parts[name].items()}
+    waiting = state._waiting
+    parts["_waiting"] = line = object.__new__(type(waiting))
+    line.__dict__.update(waiting.__dict__)
+    line._lines = {priority: each.copy() for priority, each in waiting._lines.items()}
+    line._priorities = waiting._priorities.copy()
+    return new
+
+
+def _key_of(state: PoolState, names: dict[int, int]) -> tuple[Any, ...]:
+    """Equal for machines that will do the same; workers are called as `names` says."""
+    s, name = state.__dict__, names.get
+    return (
+        *[frozenset(map(name, s[each])) for each in _SETS],
+        *[tuple([(name(n), *calls) for n, calls in s[each].items()]) for each in _LINES],
+        frozenset([(name(n), *sorted(map(id, each))) for n, each in s["_targets"].items()]),
+        tuple(map(name, s["_idle"])),
+        tuple(s["_waiting"]),
+        frozenset(s["_windows"].items()),
+        *[s[each] for each in _VALUES],
+    )

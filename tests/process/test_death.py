@@ -83,7 +83,7 @@ def test_a_crash_while_the_result_is_pickled(pool: Pool) -> None:
 
 
 def test_a_crash_half_way_through_a_large_result(pool: Pool, line: Lines) -> None:
-    executor, ready, go, write = pool(2), line(), line(), line()
+    executor, ready, go, write = pool(2, arena_limit=0), line(), line(), line()
     future = executor.submit(bodies.return_much, write, ready)
     writer = psutil.Process(int(ready.wait()))
     slow = executor.submit(bodies.make_slow, go, ready)
@@ -235,7 +235,7 @@ def test_workers_without_a_zygote_can_be_killed_and_may_crash(pool: Pool, line: 
 def test_a_stopped_zygote_does_not_hold_up_the_shutdown(
     pool: Pool, line: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unirun.backends.process.pool.NEWS_PATIENCE", 0.2)
+    monkeypatch.setattr("unirun.backends.process.crew.NEWS_PATIENCE", 0.2)
     executor, ready = pool(3), line()
     running = executor.submit(bodies.sleep, ready)
     pid = int(ready.wait())
@@ -264,7 +264,7 @@ def test_a_bug_in_the_loop_leaves_no_future_waiting(
         raise ZeroDivisionError("the bug")
 
     monkeypatch.setattr("unirun.backends.process.outcomes.settle", settle)
-    first, waiting = executor.submit(bodies.pid), executor.submit(bodies.sleep, ready)
+    first, waiting = executor.submit(bodies.hand_back, []), executor.submit(bodies.sleep, ready)
     for future in (first, running, waiting):
         with pytest.raises(unirun.UnirunError, match=r"ZeroDivisionError: the bug.*report it"):
             future.result(PATIENCE)

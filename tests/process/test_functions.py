@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from unirun.backend import DEFAULT_OPTIONS
 from unirun.backends.process.functions import FunctionTable
 
 SOURCE = """
@@ -51,7 +52,7 @@ def script() -> dict[str, Any]:
 
 
 def number_of(table: FunctionTable, fn: Any) -> int:
-    return table.encode(fn, (), {})[0]
+    return table.profile(fn, DEFAULT_OPTIONS).function_id
 
 
 def adder(amount: Any) -> Callable[[Any], Any]:
@@ -136,7 +137,7 @@ def test_an_attribute_makes_a_function_travel_each_time(script: dict[str, Any]) 
 def test_closures_of_one_code_are_told_apart_by_what_they_hold() -> None:
     table = FunctionTable()
     one, two = adder(1000), adder(2000)
-    data = {table.encode(fn, (1,), {})[1] for fn in (one, two, adder(3000))}
+    data = {table.profile(fn, DEFAULT_OPTIONS).function for fn in (one, two, adder(3000))}
 
     assert len(data) == 3
 

@@ -90,6 +90,32 @@ def test_more_starts_than_the_zygote_can_be_told_of_at_once() -> None:
         os.close(null)
 
 
+def test_a_zygote_that_was_begun_is_used_once_or_ended() -> None:
+    from unirun.backends.process import early, launch
+
+    drop_used, drop_unused = early.begin(), early.begin()
+    used, unused = (psutil.Process(pid) for pid, _ in early._begun)
+    launcher = launch.ZygoteLauncher(())
+    drop_used()
+    assert watch.is_gone(unused.pid) is watch.is_gone(used.pid) is False
+    drop_unused()
+    drop_unused()
+    assert watch.is_gone(unused.pid)
+    assert early.claim() is None
+    launcher.close()
+    assert watch.is_gone(used.pid)
+
+
+def test_a_backend_can_be_begun_by_name_and_only_where_that_means_something() -> None:
+    from unirun import _registry
+
+    assert _registry.begin("thread") is None
+    assert _registry.begin(None) is None
+    drop = _registry.begin("process")
+    assert drop is not None
+    drop()
+
+
 # -- what a worker finds ------------------------------------------------------------------------
 
 
@@ -159,6 +185,27 @@ def test_the_initializer_runs_once_in_each_worker(pool: Pool, method: str) -> No
     executor = pool(1, method, initializer=bodies.remember, initargs=("a", 2))
     assert executor.submit(bodies.recall).result(PATIENCE) == ["a", 2]
     assert executor.submit(bodies.recall).result(PATIENCE) == ["a", 2]
+
+
+def test_a_manager_of_multiprocessing_that_came_later_is_reached(
+    method: str, tmp_path: Path
+) -> None:
+    source = """
+    import operator, sys, unirun
+    executor = unirun.Executor(1, backend="process", mp_context=sys.argv[1])
+    assert executor.submit(pow, 2, 3).result(20) == 8
+    assert "multiprocessing" not in sys.modules
+    import multiprocessing
+    with multiprocessing.Manager() as manager:
+        shared = manager.dict(x=1)
+        assert executor.submit(operator.getitem, shared, "x").result(20) == 1
+        assert executor.submit(operator.getitem, shared, "x").result(20) == 1
+        executor.kill_workers()
+        assert executor.submit(operator.getitem, shared, "x").result(20) == 1
+    executor.shutdown()
+    """
+    done = watch.run(tmp_path, source, method)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_lock_of_multiprocessing_is_inherited(pool: Pool) -> None:

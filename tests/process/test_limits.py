@@ -66,7 +66,7 @@ def test_descendants_are_found_at_any_depth_and_in_any_session(family: Family) -
 def test_descendants_are_found_without_proc(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_children", limits._children_by_psutil)
+    monkeypatch.setattr(limits, "HERE", limits.HERE - {"proc"})
     assert sorted(descendants(family.pid)) == sorted(family.all[1:])
 
 

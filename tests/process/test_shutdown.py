@@ -134,7 +134,7 @@ def test_an_exception_in_the_block_kills_what_runs(pool: Pool, line: Lines) -> N
 def test_a_worker_that_will_not_stop_is_ended(
     pool: Pool, line: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unirun.backends.process.pool.STOP_PATIENCE", 0.2)
+    monkeypatch.setattr("unirun.backends.process.crew.STOP_PATIENCE", 0.2)
     executor = pool(1)
     pid = executor.submit(bodies.leave_a_thread_running).result(PATIENCE)
     executor.shutdown(timeout=PATIENCE)

@@ -1,0 +1,110 @@
+"""A future of the process backend: it carries its call, until that is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+
+from unirun._future import Future
+from unirun._record import read
+from unirun.backend import CallOptions
+
+from . import outcomes
+from .state import ALONE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from unirun._record import Part
+
+    from .backend import ProcessBackend
+    from .exchange import Side
+    from .peer import Peer
+else:
+    Any = object  # `typing` takes 3 ms to import
+
+
+class Profile:
+    """What all calls of one function with the same options have in common."""
+
+    __slots__ = ("about", "function", "function_id", "kind", "name", "options")
+
+    def __init__(
+        self, function_id: int, function: bytes | None, name: str, options: CallOptions, kind: int
+    ) -> None:
+        self.function_id = function_id  # 0: the function is in the payload
+        self.function = function
+        self.name = name
+        self.options = options
+        self.kind = kind
+        # What the worker is told for `current_task()`; None where it depends on the moment.
+        self.about: tuple[Any, ...] | None = None
+        if kind != ALONE:
+            self.about = (name, options.kind, options.attempt, None, False)
+
+
+class ProcessFuture(Future[Any]):
+    """Class attributes are the state of a new one: creating it stores next to nothing."""
+
+    number: int
+    kind: int = ALONE  # for the state machine, as is `priority`
+    priority: int = 0
+    reason: BaseException | None = None  # why it is being killed
+    victim_of: Peer | None = None  # the worker that is being killed for it
+    on_part: Callable[[bytes, memoryview], None] | None = None
+    _profile: Profile
+    _payload: Any = b""  # a tuple of plain arguments, or a pickle
+    _answer: Any = None  # what the worker sent, until it is settled
+    _side: Side | None = None  # where a large result lies, until then
+    _peer: Peer | None = None  # the worker it was sent to
+    _index: int = 0  # of the call among those that worker got
+    _queued_until: float | None = None
+    _running_until: float | None = None
+    _backend: ProcessBackend
+
+    @property
+    def options(self) -> CallOptions:
+        return self._profile.options
+
+    @property
+    def name(self) -> str:
+        return self._profile.name
+
+    def about(self) -> tuple[Any, ...]:
+        """What is told to the worker; the body starts now."""
+        about = self._profile.about
+        if about is not None:
+            return about
+        options = self.options
+        end = options.deadline
+        if options.timeout is not None:
+            own = time.monotonic() + options.timeout
+            end = own if end is None else min(own, end)
+        self._running_until = end
+        return self.name, options.kind, options.attempt, end, self.on_part is not None
+
+    def unsaid(self, known: int) -> Part | None:
+        """What its worker has done of it beyond `known` items, if that is in no pipe; for a map."""
+        control = None if self._peer is None else self._peer.control
+        return None if control is None else read(control.record, self._index, known)
+
+    def ends_of_waiting(self) -> list[float]:
+        return [end for end in (self._queued_until, self.options.deadline) if end is not None]
+
+    def end_of_running(self) -> float | None:
+        return self._running_until
+
+    def is_overdue(self) -> bool:
+        return self._running_until is not None and time.monotonic() >= self._running_until
+
+    def cancel_unsent(self) -> bool:
+        return self._end(CANCELLED_AND_NOTIFIED, None, None, only_pending=True)
+
+    def expire_unsent(self) -> bool:
+        """Its time to wait is up; False if it does not wait any more."""
+        return self._begin() and self._fail(outcomes.queue_timeout_of(self))
+
+    def _invoke_callbacks(self) -> None:
+        self._backend.call_back(super()._invoke_callbacks)
