@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from unirun._errors import SerializationError as SerializationError
     from unirun._errors import TaskCancelled as TaskCancelled
     from unirun._errors import TaskKilled as TaskKilled
+    from unirun._errors import TaskMemoryExceeded as TaskMemoryExceeded
     from unirun._errors import TaskTimeout as TaskTimeout
     from unirun._errors import UnirunError as UnirunError
     from unirun._errors import UnknownBackend as UnknownBackend
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from unirun._hints import Kind as Kind
     from unirun._hints import Requirement as Requirement
     from unirun._machine import cpu_count as cpu_count
+    from unirun._pending import QueueFull as QueueFull
     from unirun._retry import Retry as Retry
     from unirun._settings import UnknownOption as UnknownOption
     from unirun._task import Task as Task
@@ -59,12 +61,13 @@ else:
         "unirun._context": "TaskContext current_task",
         "unirun._errors": "BackendUnavailable ConfigError DeadlockError DeserializationError "
         "ExecutorShutdown InitializerFailed ManagerLost NotKillable QueueTimeout RemoteError "
-        "SerializationError TaskCancelled TaskKilled TaskTimeout UnirunError UnknownBackend "
-        "UnsupportedByBackend WorkerCrashed",
+        "SerializationError TaskCancelled TaskKilled TaskMemoryExceeded TaskTimeout UnirunError "
+        "UnknownBackend UnsupportedByBackend WorkerCrashed",
         "unirun._executor": "Executor current_executor explain",
         "unirun._future": "Future",
         "unirun._hints": "Kind Requirement",
         "unirun._machine": "cpu_count",
+        "unirun._pending": "QueueFull",
         "unirun._retry": "Retry",
         "unirun._settings": "UnknownOption",
         "unirun._task": "Task task",
@@ -104,6 +107,7 @@ __all__ = [
     "NotKillable",
     "PriorityQueue",
     "Queue",
+    "QueueFull",
     "QueueTimeout",
     "RemoteError",
     "Requirement",
@@ -115,6 +119,7 @@ __all__ = [
     "TaskCancelled",
     "TaskContext",
     "TaskKilled",
+    "TaskMemoryExceeded",
     "TaskTimeout",
     "UnirunError",
     "UnknownBackend",

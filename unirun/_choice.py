@@ -6,21 +6,24 @@ Holds no backend and starts nothing, so it can also be asked for the sake of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from unirun import _config, _context, _hints, _registry
 from unirun._errors import UnsupportedByBackend
 from unirun._machine import gil_enabled
+from unirun._records import record
 from unirun._settings import POOL_KEYS, worker_count
 from unirun.backend import describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Chooser", "Explanation"]
 
 _CO_COROUTINE = 0x80
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Explanation:
     """Where a call goes, why, and which layer gave each setting; `str()` is for reading."""
 

@@ -26,12 +26,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Unpack
 
 from unirun import _context
 from unirun._errors import ConfigError
 from unirun._payload import dumps, loads
-from unirun._settings import KEYS, POOL_KEYS, Settings, UnknownOption, unknown
+from unirun._records import record
+from unirun._settings import KEYS, POOL_KEYS, UnknownOption, unknown
 from unirun._sources import (
     Section,
     check_options,
@@ -40,6 +40,14 @@ from unirun._sources import (
     from_environment,
     settings_file,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Unpack
+
+    from unirun._keywords import Settings
+else:
+    Any = object  # 3 ms to import, for a word in the bases of a class
 
 __all__ = [
     "Layers",
@@ -58,7 +66,8 @@ DEFAULTS = Section("default", {name: key.default for name, key in KEYS.items()})
 _NOTHING: Mapping[str, Any] = {}
 
 
-class _Inherited(NamedTuple):
+@record
+class _Inherited:
     """What a worker process got from its parent; `blob` is what it was read from."""
 
     blob: bytes | None = None
@@ -125,7 +134,7 @@ del _public
 # -- what the executor calls -------------------------------------------------------------------
 
 
-def stamp() -> object:
+def stamp() -> tuple[object, object]:
     """Equal to an earlier one as long as `configure()` and `config()` say the same here."""
     return (_configured, _active.get())
 

@@ -6,6 +6,7 @@ Light by rule: every worker process imports this file, so it imports next to not
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from contextvars import ContextVar
 
 # -- what a worker process was told when it was launched --------------------------------------
@@ -93,10 +94,24 @@ class Token:
         time.sleep(seconds)
 
 
+class Unasked(ABC):
+    """Stands for the TaskContext of a call that has not asked for it; most never do."""
+
+    __slots__ = ("deadline",)
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+
+    @abstractmethod
+    def context(self) -> TaskContext:
+        """The context: the same one however often it is asked for."""
+
+
 # A ContextVar, not a thread-local: it follows the task into `asyncio` and copied contexts.
-running: ContextVar[TaskContext | None] = ContextVar("unirun_running", default=None)
+running: ContextVar[TaskContext | Unasked | None] = ContextVar("unirun_running", default=None)
 
 
 def current_task() -> TaskContext | None:
     """The context of the call this code runs in, or None outside of any call."""
-    return running.get()
+    call = running.get()
+    return call.context() if isinstance(call, Unasked) else call

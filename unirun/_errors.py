@@ -16,6 +16,7 @@ Each one is a `UnirunError` *and* the type that code written for `concurrent.fut
     ├── TaskCancelled(CancelledError)              the task noticed its own cancellation
     ├── TaskTimeout(TimeoutError)                  ran longer than it may
     │   └── QueueTimeout                           waited longer than it may, never started
+    ├── TaskMemoryExceeded(MemoryError)            used more memory than it may
     ├── WorkerCrashed(BrokenProcessPool)           its worker died by itself
     ├── InitializerFailed(BrokenProcessPool, BrokenThreadPool)
     ├── RemoteError                                stands for an exception that cannot be rebuilt
@@ -23,16 +24,19 @@ Each one is a `UnirunError` *and* the type that code written for `concurrent.fut
     └── DeadlockError(RuntimeError)                a wait that could never end
 
 Every one of them pickles: a task that submits other tasks may let them pass through.
+Those that are a BrokenProcessPool live in `_broken`, and are imported when first asked for.
 """
 
 from __future__ import annotations
 
-import signal
+from _pickle import PicklingError
 from concurrent.futures import CancelledError
-from concurrent.futures.process import BrokenProcessPool
-from concurrent.futures.thread import BrokenThreadPool
-from pickle import PicklingError
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from unirun._broken import DeserializationError, InitializerFailed, WorkerCrashed
 
 __all__ = [
     "BackendUnavailable",
@@ -48,6 +52,7 @@ __all__ = [
     "SerializationError",
     "TaskCancelled",
     "TaskKilled",
+    "TaskMemoryExceeded",
     "TaskTimeout",
     "UnirunError",
     "UnknownBackend",
@@ -109,14 +114,6 @@ class SerializationError(UnirunError, PicklingError, TypeError):
     """An argument, function or result cannot be pickled; the text names the path to the culprit."""
 
 
-class DeserializationError(SerializationError, BrokenProcessPool):
-    """Something that was pickled cannot be unpickled where it arrived.
-
-    A `BrokenProcessPool`, since that is what the standard library raises here, for every call at
-    once; unirun raises it for the one call it concerns and goes on working.
-    """
-
-
 class TaskKilled(UnirunError, CancelledError):
     """The call was ended by `kill()`: its body has no further effect."""
 
@@ -141,34 +138,25 @@ class QueueTimeout(TaskTimeout):
     """The call was still waiting for a worker when its `queue_timeout` or `deadline` passed."""
 
 
-class WorkerCrashed(UnirunError, BrokenProcessPool):
-    """The worker that ran this call died by itself; no other call is affected.
+class TaskMemoryExceeded(UnirunError, MemoryError):
+    """The call used more than its `memory`, with all processes it had started, and was killed.
 
-    Attributes: `pid`, `exitcode` (negative: the signal, as in `subprocess`), `signal_name`
-    (None unless a signal ended it), `task` (name of the function), `attempt` (from 1).
+    Attributes: `task` (name of the function), `limit` and `used` (bytes; what was seen, so the
+    peak may have been higher), `pid` (of its worker).
     """
 
-    def __init__(
-        self,
-        task: str,
-        pid: int | None,
-        exitcode: int | None,
-        *,
-        attempt: int = 1,
-        detail: str = "",
-    ) -> None:
+    # That of MemoryError refuses every class that has another base before it.
+    __new__ = Exception.__new__  # type: ignore[assignment]
+
+    def __init__(self, task: str, pid: int, *, limit: int, used: int) -> None:
         self.task = task
         self.pid = pid
-        self.exitcode = exitcode
-        self.signal_name = _signal_name(exitcode)
-        self.attempt = attempt
-        how = f"by {self.signal_name}" if self.signal_name else f"with exit code {exitcode}"
-        text = f"the worker (pid {pid}) running {task} died {how}"
-        super().__init__(f"{text}; {detail}" if detail else text)
-
-
-class InitializerFailed(UnirunError, BrokenProcessPool, BrokenThreadPool):
-    """The initializer of the workers failed; `__cause__` is its own exception."""
+        self.limit = limit
+        self.used = used
+        super().__init__(
+            f"{task} used {_size(used)} of memory in worker {pid}, where {_size(limit)} were "
+            "allowed, and was killed; raise memory= or give it less to do at once"
+        )
 
 
 class RemoteError(UnirunError):
@@ -195,15 +183,28 @@ class DeadlockError(UnirunError, RuntimeError):
     """A wait that could never have ended was refused."""
 
 
-def _signal_name(exitcode: int | None) -> str | None:
-    if exitcode is None or exitcode >= 0:
-        return None
-    try:
-        return signal.Signals(-exitcode).name
-    except ValueError:
-        return f"signal {-exitcode}"
+def _size(count: int) -> str:
+    """A number of bytes for people; exact where it is small."""
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"
 
 
-for _name in __all__:  # a traceback and a pickle show the public name
+_BROKEN = frozenset({"DeserializationError", "InitializerFailed", "WorkerCrashed"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _BROKEN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module("unirun._broken"), name)
+    return value
+
+
+for _name in set(__all__) - _BROKEN:  # a traceback and a pickle show the public name
     globals()[_name].__module__ = "unirun"
 del _name

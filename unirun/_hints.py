@@ -8,10 +8,10 @@ backends by name only.  A kind is soft: it may be overruled by whoever fixes the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from unirun._errors import UnsupportedByBackend
+from unirun._records import record
 
 __all__ = [
     "DEFAULT_ROUTES",
@@ -65,7 +65,7 @@ DEFAULT_ROUTES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hint:
     """What is known about the wish: the soft kind, and what is hard."""
 
@@ -74,7 +74,7 @@ class Hint:
     require: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Facts:
     """What is known about the place and the function."""
 
@@ -87,7 +87,7 @@ class Facts:
     in_worker_process: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """Which backend a call goes to, and why; `str()` gives the reasons one a line."""
 

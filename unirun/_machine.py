@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 
 __all__ = ["cpu_count", "gil_enabled"]
 
@@ -41,8 +40,6 @@ def cgroup_quota(root: str = _CGROUP, own: str = "/proc/self/cgroup") -> float |
 
 def gil_enabled() -> bool:
     """False on a free-threaded build that runs without the GIL."""
-    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
-        return True
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 

@@ -6,55 +6,89 @@ Light by rule: worker processes import it.
 2. Nothing that lives in `__main__`, or in a module another process could not import, travels by
    reference: bytes that name such a module are made again by cloudpickle, by value.
 3. What cannot be pickled raises SerializationError, which names the path to the culprit.
+4. An object of `LARGE` bytes and more is offered to a store, in pieces that are not copied before;
+   what a store has taken is bytes that begin with `REFERENCE`, as no pickle does.
 """
 
 from __future__ import annotations
 
 import sys
-from pickle import dumps as _pickle_dumps
-from pickle import loads
+from _pickle import Pickler, loads
+from _pickle import dumps as _pickle_dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pickle import PickleBuffer
     from types import ModuleType
-    from typing import Any
+    from typing import Any, TypeAlias
 
-__all__ = ["PROTOCOL", "blame", "dumps", "importable", "loads"]
+    # Takes a pickle in pieces and its buffers; returns a reference, or None if it refuses.
+    Store: TypeAlias = Callable[[list[bytes], list[memoryview]], bytes | None]
+
+__all__ = [
+    "LARGE",
+    "PROTOCOL",
+    "REFERENCE",
+    "blame",
+    "dumps",
+    "encode",
+    "importable",
+    "is_reference",
+    "loads",
+    "may_name",
+]
 
 PROTOCOL = 5
+LARGE = 1 << 15
+"""Bytes from which on a buffer, or a whole pickle, is offered to a store."""
+REFERENCE = b"\x01"
+"""What a reference begins with."""
 
-# Names of modules whose contents travel by value (rule 2). Grows only; a copy of it that another
-# thread adds to is good enough, since the adder uses the new name only afterwards.
-_by_value: set[bytes] = {b"__main__"}
+_TEXTS = frozenset({bytes, bytearray, str})
+
+# Names of modules whose contents travel by value (rule 2). Grows only, so that it can be gone
+# through while another thread adds to it, which uses the new name only afterwards.
+_by_value = [b"__main__"]
 _importable: dict[str, bool] = {}
 
 
-def dumps(obj: Any, what: str = "object", parts: tuple[str, ...] = ()) -> bytes:
+def dumps(
+    obj: Any,
+    what: str = "object",
+    parts: tuple[str, ...] = (),
+    on_buffer: Callable[[PickleBuffer], bool] | None = None,
+) -> bytes:
     """`obj` pickled; `what` names it in the error, `parts` the members of it if it is a tuple.
+
+    `on_buffer` keeps a buffer where it is, or ends the pickling with an exception of this module.
 
     Raises SerializationError, whatever a `__reduce__` raised; only KeyboardInterrupt passes.
     """
     try:
-        data = _pickle_dumps(obj, PROTOCOL)
-    except KeyboardInterrupt:
+        data = _pickle_dumps(obj, PROTOCOL, buffer_callback=on_buffer)
+    except (KeyboardInterrupt, _HasLargeBuffer):
         raise
     except BaseException as exc:  # user code: `sys.exit()` in a __reduce__ too  # noqa: BLE001
-        return _by_cloudpickle(obj, what, parts, exc)
-    for name in tuple(_by_value):
+        return _by_cloudpickle(obj, what, parts, exc, on_buffer)
+    for name in _by_value:
         if name in data:
-            return _by_cloudpickle(obj, what, parts, None)
+            return _by_cloudpickle(obj, what, parts, None, on_buffer)
     return data
 
 
 def _by_cloudpickle(
-    obj: Any, what: str, parts: tuple[str, ...], first: BaseException | None
+    obj: Any,
+    what: str,
+    parts: tuple[str, ...],
+    first: BaseException | None,
+    on_buffer: Callable[[PickleBuffer], bool] | None,
 ) -> bytes:
     import cloudpickle  # 30 ms to import, and most programs never need it
 
     try:
-        data: bytes = cloudpickle.dumps(obj, PROTOCOL)
-    except KeyboardInterrupt:
+        data: bytes = cloudpickle.dumps(obj, PROTOCOL, on_buffer)
+    except (KeyboardInterrupt, _HasLargeBuffer):
         raise
     except BaseException as exc:  # as above  # noqa: BLE001
         from unirun._errors import SerializationError
@@ -62,6 +96,120 @@ def _by_cloudpickle(
         reason = _reason(obj, exc, parts)
         raise SerializationError(f"{what} cannot be pickled: {reason}") from (first or exc)
     return data
+
+
+# -- large objects ------------------------------------------------------------------------------
+
+
+class _HasLargeBuffer(BaseException):
+    """Ends a pickling that is begun anew with the buffers left out; never leaves this module."""
+
+
+def encode(
+    obj: Any,
+    what: str = "object",
+    parts: tuple[str, ...] = (),
+    *,
+    store: Store,
+    inside: Iterable[Any] = (),
+) -> bytes:
+    """As `dumps`, but a large object is offered to `store`, whose reference is returned then.
+
+    `inside` are the values in `obj` that are the most likely to be large.
+    """
+    for value in inside:
+        if type(value) in _TEXTS and len(value) >= LARGE:
+            return _encode_large(obj, what, parts, store)
+    try:
+        data, large = _pickle_dumps(obj, PROTOCOL, buffer_callback=_refuse_large), False
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # user code, as in `dumps`, which says what is wrong  # noqa: BLE001
+        data, large = b"", type(exc) is _HasLargeBuffer
+    for name in _by_value:
+        if name in data:
+            data = b""
+    if not data:
+        take_care = _encode_large if large else _encode_with_care
+        return take_care(obj, what, parts, store)
+    return data if len(data) < LARGE else store([data], []) or data
+
+
+def _encode_with_care(obj: Any, what: str, parts: tuple[str, ...], store: Store) -> bytes:
+    """What pickle alone does not manage."""
+    try:
+        data = dumps(obj, what, parts, _refuse_large)
+    except _HasLargeBuffer:
+        return _encode_large(obj, what, parts, store)
+    return data if len(data) < LARGE else store([data], []) or data
+
+
+def may_name(piece: bytes) -> bool:
+    """Whether a piece of a pickle may name something, or is only the contents of a large object.
+
+    That comes alone, if it has 64 KiB and more; all other pieces of that size begin as frames do.
+    """
+    return len(piece) < 1 << 16 or piece[0] in b"\x80\x95"
+
+
+def is_reference(data: bytes) -> bool:
+    return data[:1] == REFERENCE
+
+
+def _refuse_large(buffer: PickleBuffer) -> bool:
+    if _is_small(buffer):
+        return True
+    raise _HasLargeBuffer
+
+
+def _is_small(buffer: PickleBuffer) -> bool:
+    """One that is not contiguous is none of ours: pickle says what is wrong with it."""
+    with memoryview(buffer) as view:
+        return view.nbytes < LARGE or not view.contiguous
+
+
+def _encode_large(obj: Any, what: str, parts: tuple[str, ...], store: Store) -> bytes:
+    pieces = _Pieces()
+    if pieces.take(obj, Pickler) is None or pieces.names_by_value():
+        import cloudpickle
+
+        pieces = _Pieces()
+        if pieces.take(obj, cloudpickle.Pickler) is None:
+            return dumps(obj, what, parts)  # it says what is wrong, and where
+    return store(pieces.frames, pieces.buffers) or dumps(obj, what, parts)
+
+
+class _Pieces:
+    """A pickle that is not put together, and the large buffers it leaves out."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.buffers: list[memoryview] = []
+
+    def write(self, piece: Any) -> None:
+        """What a Pickler needs of a file; a large bytearray comes as it is, not as a snapshot."""
+        self.frames.append(piece if type(piece) is bytes else bytes(piece))
+
+    def take(self, obj: Any, pickler: Any) -> _Pieces | None:
+        """None if it cannot be pickled."""
+        try:
+            pickler(self, PROTOCOL, buffer_callback=self._leave_out).dump(obj)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # user code, as in `dumps`, which is asked next  # noqa: BLE001
+            return None
+        return self
+
+    def _leave_out(self, buffer: PickleBuffer) -> bool:
+        if _is_small(buffer):
+            return True
+        self.buffers.append(buffer.raw())
+        return False
+
+    def names_by_value(self) -> bool:
+        """Rule 2."""
+        frames = [each for each in self.frames if may_name(each)]
+        return any(name in frame for name in _by_value for frame in frames)
 
 
 def importable(module_name: str) -> bool:
@@ -110,7 +258,7 @@ def _send_by_value(module_name: str) -> None:
     import cloudpickle
 
     cloudpickle.register_pickle_by_value(module)
-    _by_value.add(module_name.encode())
+    _by_value.append(module_name.encode())
 
 
 # -- whom to blame ----------------------------------------------------------------------------

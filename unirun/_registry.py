@@ -7,13 +7,18 @@ of the group `unirun.backends`, or taken as "module:Class".
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from typing import Any
 
 from unirun._errors import BackendUnavailable, UnirunError, UnknownBackend
 from unirun.backend import Backend
 
-__all__ = ["BUILTIN", "available", "load", "names"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["BUILTIN", "available", "begin", "load", "names"]
 
 BUILTIN = {
     "coroutine": "unirun.backends.coroutine:CoroutineBackend",
@@ -22,6 +27,8 @@ BUILTIN = {
     "thread": "unirun.backends.thread:ThreadBackend",
 }
 GROUP = "unirun.backends"
+# What a backend can start before it is needed, to come up while the rest is being imported.
+AHEAD = {"process": "unirun.backends.process.early:begin"}
 
 
 def names() -> list[str]:
@@ -43,6 +50,18 @@ def load(name: str) -> type[Backend]:
     for entry_point in entry_points(group=GROUP, name=name):
         return _import(name, entry_point.value)
     raise UnknownBackend(f"unknown backend {name!r}{_suggest(name)}; known: {', '.join(names())}")
+
+
+def begin(name: str | None) -> Callable[[], None] | None:
+    """Start ahead what a backend of that name will need; returns what ends it again, if unused."""
+    if name not in AHEAD or os.name != "posix":
+        return None
+    module, _, attribute = AHEAD[name].partition(":")
+    try:
+        drop: Callable[[], None] = getattr(import_module(module), attribute)()
+    except (ImportError, OSError):
+        return None  # who needs it will ask for it again, and say what is wrong
+    return drop
 
 
 def available(name: str) -> str | None:

@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import marshal
 import types
-from typing import Any
 
 from unirun._payload import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["decode", "encode"]
 

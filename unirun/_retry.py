@@ -7,13 +7,11 @@ A retried call is one future for its caller and one future after another for the
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
-from dataclasses import dataclass
-from typing import Any, cast
 
 from unirun._clock import Clock
 from unirun._errors import (
@@ -22,16 +20,24 @@ from unirun._errors import (
     SerializationError,
     TaskCancelled,
     TaskKilled,
+    TaskMemoryExceeded,
     TaskTimeout,
-    WorkerCrashed,
+    UnirunError,
 )
 from unirun._future import Future
-from unirun.backend import Backend
+from unirun._records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeGuard
+
+    from unirun._broken import WorkerCrashed
+    from unirun.backend import Backend
 
 __all__ = ["RetriedCalls", "Retry", "RetryingFuture"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Retry:
     """When and how often a call is run again; `retries=3` is short for `Retry(3)`.
 
@@ -39,40 +45,78 @@ class Retry:
         times: how many more attempts a call gets after exceptions of its own.
         on: the exception types that are worth another attempt.
         crashes: how many more attempts it gets after its worker died; counted apart.
+        quarantine: after so many crashes it is not run again, whatever `crashes` allows, since
+            each may have taken something along; None: only `crashes` counts.
         backoff: seconds to pause before the second attempt.
         factor: each later pause is this much longer.
         max_backoff: seconds; no pause is longer.
         jitter: share of the pause that is random, 0 to 1.
 
-    A call that was killed or cancelled, ran out of time, or cannot be pickled is never run again.
+    A call that was killed or cancelled, went past its time or memory, or cannot be pickled is
+    never run again.
     """
 
-    times: int = 0
-    on: tuple[type[BaseException], ...] = (Exception,)
-    crashes: int = 0
-    backoff: float = 0.1
-    factor: float = 2.0
-    max_backoff: float = 30.0
-    jitter: float = 0.5
+    times: int
+    on: tuple[type[BaseException], ...]
+    crashes: int
+    backoff: float
+    factor: float
+    max_backoff: float
+    jitter: float
+    quarantine: int | None
 
-    def __post_init__(self) -> None:
-        if self.times < 0 or self.crashes < 0:
+    def __init__(
+        self,
+        times: int = 0,
+        on: type[BaseException] | Iterable[type[BaseException]] = (Exception,),
+        crashes: int = 0,
+        backoff: float = 0.1,
+        factor: float = 2.0,
+        max_backoff: float = 30.0,
+        jitter: float = 0.5,
+        quarantine: int | None = 2,
+    ) -> None:
+        if times < 0 or crashes < 0:
             raise ValueError("times and crashes must not be negative")
-        if self.backoff < 0 or self.max_backoff < 0 or not 0 <= self.jitter <= 1:
+        if quarantine is not None and quarantine < 1:
+            raise ValueError("quarantine must be 1 or more, or None")
+        if backoff < 0 or max_backoff < 0 or not 0 <= jitter <= 1:
             raise ValueError("backoff and max_backoff must not be negative, jitter from 0 to 1")
+        self._set(times=times, on=_types(on), crashes=crashes, quarantine=quarantine)
+        self._set(backoff=backoff, factor=factor, max_backoff=max_backoff, jitter=jitter)
+
+    def _set(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # past the lock on a record
 
     def pause(self, attempt: int) -> float:
         """Seconds to wait after that many attempts."""
+        import random  # a millisecond, which only calls that fail have to spare
+
         pause = min(self.max_backoff, self.backoff * self.factor ** (attempt - 1))
         return pause * (1 - self.jitter * random.random())
 
 
 Retry.__module__ = "unirun"
 
-_NEVER = (TaskKilled, TaskCancelled, TaskTimeout, SerializationError, ExecutorShutdown)
+
+def _types(on: Any) -> tuple[type[BaseException], ...]:
+    types = (on,) if isinstance(on, type) else tuple(on)
+    for each in types:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TypeError(f"on must be exception types, not {each!r}")
+    return types
 
 
-class RetryingFuture(Future[Any]):
+_NEVER = (
+    *(TaskKilled, TaskCancelled, TaskTimeout, TaskMemoryExceeded),
+    *(SerializationError, ExecutorShutdown),
+)
+_TOLD_FAILURES = 5
+_TOLD_WIDTH = 200
+
+
+class RetryingFuture(Future["Any"]):
     """One future over several attempts."""
 
     def __init__(
@@ -86,12 +130,14 @@ class RetryingFuture(Future[Any]):
         self._retry = retry
         self._clock = clock
         self._deadline = deadline
-        # Guards _attempt, _failures, _crashes and _stopped.
+        # Guards _attempt, _failures, _crashes and _stopped. What is in _earlier is read and
+        # written by whoever ends an attempt, and there is one attempt at a time.
         self._lock = threading.Lock()
         self._attempt: Future[Any] | None = None
         self._failures = self._crashes = 0
+        self._earlier: deque[str] = deque(maxlen=_TOLD_FAILURES)
         self._stopped = False
-        self._backend = cast("Backend", _Relay(self))  # keeps the part futures use
+        self._backend: Any = _Relay(self)  # keeps the part futures use
 
     @property
     def _attempts(self) -> int:
@@ -143,6 +189,7 @@ class RetryingFuture(Future[Any]):
         elif self._may_go_on(error):
             when = time.monotonic() + self._retry.pause(self._attempts)
             if self._deadline is None or when < self._deadline:
+                self._earlier.append(f"attempt {self._attempts}: {_in_short(error)}")
                 self._clock.call_at(when, self._try)
             else:
                 self._give_up(error)
@@ -151,18 +198,28 @@ class RetryingFuture(Future[Any]):
 
     def _give_up(self, error: BaseException) -> None:
         if self._attempts > 1:
-            error.add_note(f"unirun: attempt {self._attempts} was the last")
+            note = [f"unirun: attempt {self._attempts} was the last", *self._earlier]
+            _add_note(error, "\n  ".join(note))
         self._fail(error)
 
     def _may_go_on(self, error: BaseException) -> bool:
         with self._lock:
-            if isinstance(error, WorkerCrashed):
+            if _is_crash(error):
                 self._crashes += 1
-                return not self._stopped and self._crashes <= self._retry.crashes
+                allowed = not self._stopped and self._crashes <= self._retry.crashes
+                return allowed and not self._is_quarantined(error)
             self._failures += 1
             if isinstance(error, _NEVER) or not isinstance(error, self._retry.on):
                 return False
             return not self._stopped and self._failures <= self._retry.times
+
+    def _is_quarantined(self, error: WorkerCrashed) -> bool:
+        """Called with the lock held."""
+        limit = self._retry.quarantine
+        if limit is None or self._crashes < limit:
+            return False
+        error._quarantine(self._crashes)
+        return True
 
     def running(self) -> bool:
         attempt = self._attempt
@@ -177,6 +234,33 @@ class RetryingFuture(Future[Any]):
         else:
             attempt.cancel()
         return self.cancelled()
+
+
+def _is_crash(error: BaseException) -> TypeGuard[WorkerCrashed]:
+    if not isinstance(error, UnirunError):
+        return False
+    from unirun._broken import WorkerCrashed  # loaded by whoever raised one
+
+    return isinstance(error, WorkerCrashed)
+
+
+def _in_short(error: BaseException) -> str:
+    """Its type and the first line of its text, which is the user's and may fail."""
+    try:
+        text = str(error).partition("\n")[0][:_TOLD_WIDTH]
+    except BaseException:  # noqa: BLE001  # user code
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    """As `add_note`, also where the class lets nobody set an attribute, as frozen ones do."""
+    try:
+        error.add_note(note)
+    except Exception:  # noqa: BLE001  # user code: its __setattr__, or notes that are no list
+        notes = getattr(error, "__notes__", None)
+        notes = [*notes, note] if isinstance(notes, list) else [note]
+        object.__setattr__(error, "__notes__", notes)
 
 
 class _Relay:
@@ -205,10 +289,10 @@ class _Relay:
     def request_stop(self, future: Future[Any]) -> None:
         return  # cancel() has asked the attempt itself
 
-    def help_with(self, future: Future[Any]) -> bool:
+    def help_with(self, future: Future[Any], until: float | None = None) -> bool:
         attempt = self._future._attempt
         backend: Backend | None = None if attempt is None else attempt._backend
-        return attempt is not None and backend is not None and backend.help_with(attempt)
+        return attempt is not None and backend is not None and backend.help_with(attempt, until)
 
 
 class RetriedCalls:
@@ -261,9 +345,9 @@ class RetriedCalls:
             for future in futures
         )
 
-    def _ended(self, future: Future[Any]) -> None:
+    def _ended(self, future: Any) -> None:
         with self._lock:
-            self._open.discard(cast("RetryingFuture", future))
+            self._open.discard(future)
             if self._open or not self._then:
                 return
             then, self._then = self._then, []

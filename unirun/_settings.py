@@ -8,11 +8,18 @@ setting, so every parser takes Python and TOML values as well as text.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, TypedDict
+from collections.abc import Mapping
 
 from unirun._errors import ConfigError
 from unirun._hints import DEFAULT_ROUTES, Kind, Requirement
+from unirun._records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from typing import Any, Literal, TypeAlias
+
+    Scope: TypeAlias = Literal["pool", "routing", "call"]
 
 __all__ = [
     "CALL_KEYS",
@@ -22,7 +29,6 @@ __all__ = [
     "REQUIREMENTS",
     "ROUTING_KEYS",
     "Key",
-    "Settings",
     "UnknownOption",
     "misplaced",
     "parse",
@@ -110,6 +116,25 @@ def _workers(value: Any) -> int | str | None:
     if isinstance(value, str) and value.strip().lower() in WORKER_WORDS:
         return value.strip().lower()
     return None if value == "auto" else _at_least(1)(value)
+
+
+def _pending(value: Any) -> tuple[int | None, int | None]:
+    """How many calls, and how many bytes; in text and code alike, a number with a unit is bytes."""
+    if isinstance(value, tuple) and not any(isinstance(part, str) for part in value):
+        count, size = value  # the normal form
+        if count is None and size is None:
+            raise ValueError
+        return _or_none(_ONE_OR_MORE).parse(count), _or_none(_SIZE).parse(size)
+    parts = value.split(",") if isinstance(value, str) else value
+    counts: list[int] = []
+    sizes: list[int] = []
+    for part in [parts] if isinstance(parts, int) else list(parts):
+        text = part.strip().lower() if isinstance(part, str) else part
+        is_size = isinstance(text, str) and text.rstrip(_LETTERS) != text
+        (sizes if is_size else counts).append(_bytes(text) if is_size else _at_least(1)(text))
+    if len(counts) > 1 or len(sizes) > 1 or not (counts or sizes):
+        raise ValueError
+    return counts[0] if counts else None, sizes[0] if sizes else None
 
 
 def _retries(value: Any) -> Any:
@@ -204,7 +229,8 @@ def _amount(name: str, value: Any) -> float:
 # -- the table ---------------------------------------------------------------------------------
 
 
-class Form(NamedTuple):
+@record
+class Form:
     """How a value is read, and the end of the sentence "it must be ..." for when it is not."""
 
     parse: Callable[[Any], Any]
@@ -231,6 +257,10 @@ _WHOLE = Form(_whole, "a whole number")
 # These two begin like the texts of concurrent.futures, which people match.
 _WORKERS = Form(_workers, "greater than 0: a whole number, 'all' or 'half'")
 _ONE_OR_MORE = Form(_at_least(1), ">= 1: a whole number")
+_PENDING = Form(
+    _pending, "a number of calls, of bytes with their unit, or both: 1000, '64MiB', '1000, 64MiB'"
+)
+_WHEN_FULL = Form(_one_of("choice", ("block", "raise")), "block or raise")
 _RETRIES = Form(_retries, "a whole number, 0 or more, or in code a Retry")
 _MODULES = Form(_modules, "names of modules, such as ['numpy', 'package.module']")
 _START_METHOD = Form(_start_method, f"one of {', '.join(START_METHODS)}")
@@ -241,10 +271,9 @@ _ROUTES = Form(_routes, "kinds and backends, such as {cpu = 'process'} or 'cpu=p
 _REQUIRE = Form(_requirements, f"some of {', '.join(REQUIREMENTS)}")
 _RESOURCES = Form(_resources, "names and amounts, such as {gpu = 1} or 'gpu=1,cpu=2'")
 
-Scope = Literal["pool", "routing", "call"]
 
-
-class Key(NamedTuple):
+@record
+class Key:
     """One setting; `scope` says what it belongs to."""
 
     name: str
@@ -268,7 +297,22 @@ _TABLE = (
         None,
         "how many calls a worker process runs before it is replaced",
     ),
+    Key(
+        "max_worker_rss",
+        "pool",
+        _or_none(_SIZE),
+        None,
+        "how much memory a worker process may keep after a call before it is replaced",
+    ),
     Key("thread_name_prefix", "pool", _STRING, "", "what the names of worker threads begin with"),
+    Key(
+        "max_pending",
+        "pool",
+        _or_none(_PENDING),
+        None,
+        "how many calls may be submitted and not ended, or how many bytes of arguments",
+    ),
+    Key("when_full", "pool", _WHEN_FULL, "block", "what a submit does when max_pending is reached"),
     Key("exit_grace", "pool", _SECONDS, 10.0, "how long the interpreter's exit waits for calls"),
     Key("backend", "routing", _or_none(_BACKEND), None, "where calls run, whatever their kind"),
     Key("kind", "routing", _KIND, "auto", "what the function spends its time on"),
@@ -295,32 +339,6 @@ KEYS: dict[str, Key] = {key.name: key for key in _TABLE}
 POOL_KEYS = tuple(key.name for key in _TABLE if key.scope == "pool")
 ROUTING_KEYS = tuple(key.name for key in _TABLE if key.scope == "routing")
 CALL_KEYS = tuple(key.name for key in _TABLE if key.scope == "call")
-
-
-class Settings(TypedDict, total=False):
-    """The keywords of `configure()` and `config()`, for type checkers; `KEYS` says the rest."""
-
-    max_workers: int | str | None
-    start_method: str | None
-    grace: float | str
-    idle_timeout: float | str | None
-    preload: Iterable[str]
-    max_tasks_per_child: int | None
-    thread_name_prefix: str
-    exit_grace: float | str
-    backend: str | Mapping[str, Mapping[str, Any]] | None
-    kind: str
-    routes: Mapping[str, str] | str
-    require: Iterable[str]
-    timeout: float | str | None
-    queue_timeout: float | str | None
-    deadline: float | None
-    retries: Any
-    priority: int
-    memory: int | str | None
-    resources: Mapping[str, float | str]
-    name: str | None
-    killable: bool
 
 
 def parse(key: Key, value: Any, where: str) -> Any:

@@ -7,7 +7,10 @@ our memory, handles on hosted ones where they do not; see `unirun.sync`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["NAMES", "SharedNames"]
 

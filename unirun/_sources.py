@@ -14,9 +14,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 from unirun._errors import ConfigError
+from unirun._records import record
 from unirun._settings import KEYS, POOL_KEYS, UnknownOption, misplaced, parse, unknown
 
 __all__ = [
@@ -29,12 +29,16 @@ __all__ = [
     "settings_file",
 ]
 
-Tables = Mapping[str, Mapping[str, Any]]
-Where = Callable[..., str]
-"""Takes the path of a key inside its section, returns where it was written."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Tables: TypeAlias = Mapping[str, Mapping[str, Any]]
+    Where: TypeAlias = Callable[..., str]
+    """Takes the path of a key inside its section, returns where it was written."""
 
 # Variables of ours that are no settings; each is read by the module it concerns.
-NOT_SETTINGS = frozenset({"CONFIG", "PROFILE", "TRACE", "MONITOR", "AUTO"})
+NOT_SETTINGS = frozenset({"CONFIG", "PROFILE", "TRACE", "MONITOR", "AUTO", "WITHOUT", "WORKER"})
 FILE_NAMES = ("unirun.toml", "pyproject.toml")  # in one directory, the first wins
 _FOR_ONE_CALL = frozenset({"routing", "call"})
 _FOR_ALL = frozenset({"pool", "routing", "call"})
@@ -175,7 +179,8 @@ def from_environment(environ: Mapping[str, str]) -> Section:
 # -- settings file -----------------------------------------------------------------------------
 
 
-class FileSettings(NamedTuple):
+@record
+class FileSettings:
     """A settings file: what it says, and what each of its profiles says above that."""
 
     base: Section

@@ -22,15 +22,17 @@ import time
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
 
 from unirun._context import TaskContext, Token, running
 from unirun._errors import TaskTimeout, UnsupportedByBackend
 from unirun._future import Future
 from unirun._machine import cpu_count
+from unirun._records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
 __all__ = [
     "DEFAULT_OPTIONS",
@@ -73,7 +75,7 @@ class Capability(StrEnum):
     """`resources=` are understood."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerSpec:
     """How the workers of one executor are to be made. Times in seconds; None: its default."""
 
@@ -82,6 +84,8 @@ class WorkerSpec:
     initargs: tuple[Any, ...] = ()
     start_method: str | None = None
     max_tasks_per_child: int | None = None
+    max_worker_rss: int | None = None
+    """Bytes; a worker process that has more after a call is replaced before its next."""
     thread_name_prefix: str = ""
     preload: tuple[str, ...] = ()
     idle_timeout: float | None = 60.0
@@ -89,11 +93,11 @@ class WorkerSpec:
     name: str = "unirun"
     settings: bytes | None = None
     """The resolved settings for workers that read them, pickled by `_config`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = types.MappingProxyType({})
     """Options only this backend understands."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallOptions:
     """What was asked for one call; None: no limit. `retries` and routing are settled before."""
 
@@ -115,7 +119,7 @@ class CallOptions:
 DEFAULT_OPTIONS = CallOptions()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stats:
     """A snapshot of counters; `abandoned` counts threads whose call timed out and runs on."""
 
@@ -181,6 +185,10 @@ class Backend(ABC):
     def stats(self) -> Stats:
         """A snapshot of the counters."""
 
+    def size_of(self, future: Future[Any]) -> int:
+        """Bytes of the encoded arguments of a call just submitted; 0 where nothing is encoded."""
+        return 0
+
     def running_calls(self) -> list[str]:
         """Names of the calls that run now; for messages."""
         return []
@@ -215,9 +223,14 @@ class Backend(ABC):
         """Tell a running call that it is not wanted any more (its cooperative token)."""
         return
 
-    def help_with(self, future: Future[Any]) -> bool:
-        """Called by a thread about to wait for `future`; True if it ended the future by helping."""
+    def help_with(self, future: Future[Any], until: float | None = None) -> bool:
+        """Called by a thread about to wait for `future`, until then on `time.monotonic()`; True if
+        it ended the future by helping."""
         return False
+
+    def resize(self, max_workers: int) -> None:
+        """Have so many workers from now on; what runs goes on. Refused where that cannot be."""
+        self._refuse("change its number of workers", "make another executor")
 
     # -- all workers ----------------------------------------------------------------------------
 
@@ -246,6 +259,8 @@ def _run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
 
     if asyncio._get_running_loop() is None:
         return asyncio.run(coroutine)
+    from concurrent.futures import ThreadPoolExecutor
+
     # Inline, in a thread that is inside a loop already: its own loop needs a thread of its own.
     with ThreadPoolExecutor(1) as aside:
         return aside.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()

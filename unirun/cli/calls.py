@@ -17,8 +17,7 @@ from typing import Any
 from unirun._chunk import run_chunk
 from unirun._errors import NotKillable
 from unirun._future import Future
-from unirun._payload import loads
-from unirun._remote import decode
+from unirun._parts import Parts
 from unirun._submitter import View
 from unirun.cli.inputs import End, Input, Reader
 from unirun.cli.lines import Outcome
@@ -34,7 +33,7 @@ class Call:
 
     def __init__(self, inputs: list[Input]) -> None:
         self.inputs = inputs
-        self.parts: list[bytes] = []  # outcomes sent ahead; appended to by the pool's loop
+        self.parts = Parts()  # outcomes sent ahead; heard by the pool's loop
         self.future: Future[Any]
 
 
@@ -124,9 +123,10 @@ class Calls:
             return future
         if self._chunksize == 1:
             return self._view.submit(self._fn, *first.args, **first.kwargs)
-        bound = [(functools.partial(self._fn, *one.args, **one.kwargs),) for one in call.inputs]
+        bound = [functools.partial(self._fn, *one.args, **one.kwargs) for one in call.inputs]
+        args = (operator.call, (bound,))
         return self._view._owner._submit(
-            run_chunk, (operator.call, bound), {}, self._view._given, call.parts.append, self._fn
+            run_chunk, args, {}, self._view._given, call.parts.hear, self._fn
         )
 
     # -- what has ended ---------------------------------------------------------------------------
@@ -144,10 +144,7 @@ class Calls:
         error = _error_of(call.future)
         if isinstance(error, KeyboardInterrupt):
             raise error  # Ctrl-C while an inline call ran in our thread: it is for us
-        outcomes = [_loaded(part) for part in call.parts]
-        if error is None:
-            result = call.future.result()
-            outcomes += [(True, result)] if self._chunksize == 1 else result[1]
+        outcomes = self._outcomes_of(call, error)
         for one, (ok, value) in zip(call.inputs, outcomes, strict=False):
             yield Outcome(one, value) if ok else Outcome(one, error=value)
         left = call.inputs[len(outcomes) :]
@@ -156,10 +153,14 @@ class Calls:
         if left:
             yield Outcome(left[0], error=error)
 
-
-def _loaded(part: bytes) -> tuple[bool, Any]:
-    ok, data = part[:1] == b"+", part[1:]
-    return ok, loads(data) if ok else decode(data)
+    def _outcomes_of(self, call: Call, error: BaseException | None) -> list[tuple[bool, Any]]:
+        if error is not None:
+            found = call.parts.take_unsaid(call.future)
+        elif self._chunksize == 1:
+            return [(True, call.future.result())]
+        else:
+            _, found = call.parts.take_answer(call.future.result())
+        return [outcome for outcomes in found for outcome in outcomes]
 
 
 def _error_of(future: Future[Any]) -> BaseException | None:

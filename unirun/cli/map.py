@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from unirun._executor import Executor, Plan
+from unirun._executor import Executor
+from unirun._plan import Plan
 from unirun._progress import Line
 from unirun.backend import Capability
 from unirun.cli import options as call_options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import operator
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from unirun import Executor, QueueTimeout, Retry, TaskTimeout, UnsupportedByBackend
+from unirun import (
+    Executor,
+    QueueTimeout,
+    Retry,
+    TaskMemoryExceeded,
+    TaskTimeout,
+    UnsupportedByBackend,
+)
 from unirun.testing import _subjects as subjects
 from unirun.testing._gate import PATIENCE, Gate, comes_true
 from unirun.testing._suite import Suite, lacks, needs
@@ -301,6 +309,32 @@ class LimitTests(Suite):
         assert caught.value.backend == self.engine.name
         assert caught.value.remedy
 
+    # -- memory ------------------------------------------------------------------------------------
+
+    @needs("memory")
+    def test_a_call_that_takes_too_much_memory_is_killed(
+        self, executor: Executor, gate: Gate
+    ) -> None:
+        """With a MemoryError that tells how much it took; its neighbour does not notice."""
+        beside = executor.submit(subjects.hold, gate.address, "beside")
+        arrival = gate.arrival()
+        view = executor.options(memory="150MB", name="the hog")
+        error = view.submit(subjects.hold, gate.address, Swelling(400 * 10**6)).exception(PATIENCE)
+        assert isinstance(error, MemoryError)
+        assert isinstance(error, TaskMemoryExceeded)
+        assert (error.task, error.limit) == ("the hog", 150 * 10**6)
+        assert error.used > error.limit
+        arrival.release()
+        assert beside.result(PATIENCE) == "beside"
+        assert executor.submit(subjects.square, 2).result(PATIENCE) == 4
+
+    @needs("memory")
+    def test_a_call_within_its_memory_is_left_alone(self, executor: Executor) -> None:
+        """However many there are."""
+        view = executor.options(memory="2GiB")
+        futures = [view.submit(subjects.square, n) for n in range(20)]
+        assert [future.result(PATIENCE) for future in futures] == [n * n for n in range(20)]
+
     @lacks("memory")
     def test_a_memory_limit_is_refused_where_there_is_none(self, executor: Executor) -> None:
         """It is not ignored."""
@@ -348,6 +382,16 @@ class LimitTests(Suite):
         """A ValueError or TypeError that names the option."""
         with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
             executor.options(**wrong).submit(subjects.square, 2)
+
+
+class Swelling:
+    """Is that many bytes where it is unpickled, and next to nothing before."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __reduce__(self) -> Any:
+        return operator.mul, (b"x", self.size)
 
 
 def _end(future: Any) -> BaseException | None:
