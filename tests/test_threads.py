@@ -299,3 +299,44 @@ def test_who_listens_waits_for_an_end_that_is_about_to_be_stored() -> None:
     future._state = FINISHED
     listener.join(PATIENCE)
     assert heard == [future]
+
+
+# -- resize -------------------------------------------------------------------------------------
+
+
+def test_more_threads_take_what_waits() -> None:
+    with unirun.Executor(1, backend="thread") as executor:
+        together = threading.Barrier(3)
+        futures = [executor.submit(together.wait, 10) for _ in range(3)]
+        executor.resize(3)  # with fewer than three the barrier would break
+        assert sorted(future.result(10) for future in futures) == [0, 1, 2]
+        assert executor.stats()["thread"].max_workers == 3
+
+
+def test_surplus_threads_leave_and_no_call_is_disturbed() -> None:
+    with unirun.Executor(3, backend="thread") as executor:
+        together, go = threading.Barrier(4), threading.Event()
+
+        def hold() -> bool:
+            together.wait(10)
+            return go.wait(10)
+
+        held = [executor.submit(hold) for _ in range(3)]
+        together.wait(10)
+        executor.resize(1)
+        waiting = [executor.submit(threading.get_ident) for _ in range(50)]
+        go.set()
+        assert all(future.result(10) for future in held)
+        assert len({future.result(10) for future in waiting}) <= 3
+        assert comes_true(lambda: executor.stats()["thread"].workers == 1)
+        assert executor.submit(pow, 2, 3).result(10) == 8
+
+
+def test_idle_threads_leave_when_they_are_surplus() -> None:
+    with unirun.Executor(3, backend="thread") as executor:
+        together = threading.Barrier(3)
+        for future in [executor.submit(together.wait, 10) for _ in range(3)]:
+            future.result(10)
+        executor.resize(1)
+        assert comes_true(lambda: executor.stats()["thread"].workers == 1)
+        assert executor.submit(pow, 2, 3).result(10) == 8

@@ -55,7 +55,8 @@ class ThreadBackend(Backend):
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
         self._size = spec.max_workers or default_threads()
-        self._queue: queue.SimpleQueue[ThreadFuture | Turn | None] = queue.SimpleQueue()
+        # Futures and Turns; None: shut down; False: look whether you are surplus.
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._put = self._queue.put
         self._ranks: Ranks | None = None  # from the first call with a priority on
         self._clock = Clock(f"{spec.name}-clock")  # ours to close: by the last worker
@@ -70,6 +71,7 @@ class ThreadBackend(Backend):
         self._workers: set[Worker] = set()  # without the abandoned
         self._full = False
         self._started = self._taken_by_gone = self._abandoned = self._looks = 0
+        self._surplus = False  # there are more workers than `_size`, since that has shrunk
         self._closed = False
         self._broken: InitializerFailed | None = None
 
@@ -235,7 +237,7 @@ class ThreadBackend(Backend):
                 drawn = self._queue.get_nowait()
             except queue.Empty:
                 return
-            if drawn is not None:
+            if drawn:
                 self._call_for(drawn).cancel()
 
     def _ensure_workers(self) -> None:
@@ -266,7 +268,7 @@ class ThreadBackend(Backend):
     def _serve(self, worker: Worker) -> None:
         """Run calls until this worker should end."""
         get, get_nowait, patience = self._queue.get, self._queue.get_nowait, self.spec.idle_timeout
-        while not worker.abandoned:
+        while not worker.abandoned and not (self._surplus and self._is_surplus(worker)):
             try:
                 try:
                     drawn = get_nowait()  # half the price of a wait
@@ -276,9 +278,11 @@ class ThreadBackend(Backend):
                 if self._retire(worker):
                     return
                 continue
-            if drawn is None:  # shut down: the others are to see it, too
-                self._put(None)
-                return
+            if not drawn:
+                if drawn is None:  # shut down: the others are to see it, too
+                    self._put(None)
+                    return
+                continue  # woken to look whether it is surplus
             # From here to the end of `_run`, what every call goes through is spelled out; a call
             # of a method more is a fifth of its price. For the rules see `calls`.
             future: Any = drawn if self._ranks is None else self._ranks.first(drawn)
@@ -291,6 +295,27 @@ class ThreadBackend(Backend):
                 self._run(worker, future)
             worker.taken += 1
             del drawn, future  # an idle worker keeps nothing alive
+
+    def resize(self, max_workers: int) -> None:
+        with self._lock:
+            self._size = max_workers
+            surplus = len(self._workers) - max_workers
+            self._surplus = surplus > 0
+            missing = min(-surplus, self._open() - len(self._workers))
+            for _ in range(0 if self._closed else max(1, missing)):
+                self._ensure_workers()
+        for _ in range(surplus):
+            self._put(False)
+
+    def _is_surplus(self, worker: Worker) -> bool:
+        """Whether it has to leave now, and does not count any more."""
+        with self._lock:
+            leaves = len(self._workers) > self._size
+            if leaves:
+                self._remove(worker)
+            self._surplus = len(self._workers) > self._size
+            self._look_whether_full()
+            return leaves
 
     def _retire(self, worker: Worker) -> bool:
         """Whether an idle worker may leave without breaking rule 1."""
@@ -361,6 +386,8 @@ class ThreadBackend(Backend):
             if drawn is None:
                 self._put(None)
                 return
+            if drawn is False:
+                continue
             with self._lock:
                 self._taken_by_gone += 1
             end(self._call_for(drawn))

@@ -29,6 +29,13 @@ def total(values: Any) -> int:
     return int(values.sum())
 
 
+def total_or_hold(values: Any, ready: Line | None = None, go_on: Line | None = None) -> int:
+    if ready is not None and go_on is not None:
+        ready.send()
+        go_on.wait()
+    return int(values.sum())
+
+
 def zeroed(values: Any) -> Any:
     values[:] = 0
     return values

@@ -1,6 +1,5 @@
 """Large arguments and results through the pool: what comes out, and what is left behind."""
 
-import contextlib
 import gc
 import os
 import signal
@@ -235,8 +234,8 @@ def test_the_results_of_a_dead_worker_stay_with_their_own_memory(pool: Make) -> 
     try:
         dropped.clear()
         del side
-        with contextlib.suppress(WorkerCrashed):
-            executor.submit(large.crash, None).result(PATIENCE)
+        victim = executor.submit(large.crash, None)  # whoever keeps it keeps no memory by that
+        assert isinstance(victim.exception(PATIENCE), WorkerCrashed)
         until(lambda: os.fstat(fd).st_blocks * 512 <= 4 * MIB + 64 * 1024, "the rest is gone")
         assert all(each.all() and len(each) == MIB for each in kept)
         kept.clear()
@@ -258,6 +257,24 @@ def test_a_call_that_was_taken_back_still_has_its_argument(
         assert [each.result(PATIENCE) for each in others] == expected
     executor.submit(large.drop).result(PATIENCE)
     until(lambda: Insight(executor).arguments == (0, 0), "no argument is held")
+
+
+def test_an_argument_that_was_taken_back_from_a_worker_is_free_after_its_call(
+    pool: Make, line: Callable[[], Line]
+) -> None:
+    executor, ready, go_on, value = pool(2), line(), line(), array(1 << 16)
+    inside = Insight(executor)
+    for _ in range(20):
+        futures = [executor.submit(large.total_or_hold, value) for _ in range(20)]
+        assert {future.result(PATIENCE) for future in futures} == {value.sum()}
+    slow = executor.submit(large.total_or_hold, value, ready, go_on)
+    futures = [executor.submit(large.total_or_hold, value) for _ in range(20)]
+    ready.wait()
+    assert {future.result(PATIENCE) for future in futures} == {value.sum()}
+    executor.submit(large.total_or_hold, np.zeros(1)).result(PATIENCE)
+    until(lambda: inside.arguments[0] == 1, "only the call that runs holds its argument")
+    go_on.send()
+    assert slow.result(PATIENCE) == value.sum()
 
 
 @pytest.mark.parametrize("victim", ["parent", "everybody"])
