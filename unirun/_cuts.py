@@ -6,9 +6,12 @@ import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 from unirun._record import MAX_ROOM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Chunker", "Columns", "Inputs"]
 

@@ -17,23 +17,27 @@ from __future__ import annotations
 
 import itertools
 import operator
-import queue
 import threading
 import time
 import weakref
+from _queue import Empty, SimpleQueue  # all of `queue` that is needed
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from unirun._chunk import run_chunk
 from unirun._cuts import Chunker, Columns, Inputs
-from unirun._errors import DeserializationError, ExecutorShutdown, SerializationError
+from unirun._errors import ExecutorShutdown, SerializationError
 from unirun._future import Future
 from unirun._parts import Outcomes, Parts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol, Self
+
     from unirun._progress import Progress
+else:
+    Any = Protocol = object  # `typing` takes 3 ms to import
 
 __all__ = ["Chunker", "MapResult", "OpenMaps"]
 
@@ -126,7 +130,7 @@ class Mapping:
         self._refused: Exception | None = None
         self.iterated = self.closed = self.exhausted = False
         self._sent: deque[_Chunk] = deque()
-        self._finished: queue.SimpleQueue[_Chunk] | None = None if ordered else queue.SimpleQueue()
+        self._finished: SimpleQueue[_Chunk] | None = None if ordered else SimpleQueue()
         # Collected, with the error to be raised behind the values.
         self._ready: deque[tuple[list[Any], int, BaseException | None]] = deque()
         self._batch: Iterator[Any] = iter(())  # handed out, not all taken
@@ -346,7 +350,7 @@ class Mapping:
             if self._finished is not None:
                 return self._finished.get(timeout=seconds)
             self._sent[0].future.exception(seconds)
-        except queue.Empty:
+        except Empty:
             return None
         except BaseException as exc:  # cancelled or killed: an outcome too
             if not self._sent[0].future.done():
@@ -367,7 +371,7 @@ class Mapping:
     def _after_failure(self, chunk: _Chunk, error: BaseException) -> Outcomes:
         """Rule 3."""
         done, total = chunk.parts.taken, len(chunk.items)
-        if isinstance(error, SerializationError | DeserializationError) and total - done > 1:
+        if isinstance(error, SerializationError) and total - done > 1:
             # One of them cannot be sent. Nothing has run, so they are halved until it is found.
             middle = (done + total) // 2
             self._send(_Chunk(chunk.items.cut(middle)), last=False)

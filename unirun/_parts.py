@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from marshal import loads as unmarshal
-from typing import TYPE_CHECKING, Any
 
-from unirun._errors import DeserializationError
 from unirun._payload import loads
 from unirun._record import ENTRIES, PICKLED, PLAIN, lease_of, numbers_in, seconds_of, unpack
-from unirun._remote import decode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from unirun._record import Lease, Part
 
 __all__ = ["Outcomes", "Parts"]
@@ -112,7 +112,11 @@ def _read_entries(ends: list[int], entries: memoryview, known: int) -> Outcomes:
 def _read_entry(tag: bytes, data: memoryview) -> tuple[Any, BaseException | None]:
     if tag == PLAIN:
         return unmarshal(data), None
-    return _load(data) if tag == PICKLED else (None, decode(bytes(data)))
+    if tag == PICKLED:
+        return _load(data)
+    from unirun._remote import decode  # only a call that failed pays for it
+
+    return None, decode(bytes(data))
 
 
 def _load(data: memoryview) -> tuple[Any, BaseException | None]:
@@ -121,6 +125,8 @@ def _load(data: memoryview) -> tuple[Any, BaseException | None]:
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # user code: SystemExit in a __setstate__ too  # noqa: BLE001
+        from unirun._errors import DeserializationError  # 20 ms to import
+
         error = DeserializationError(f"a result could not be unpickled ({type(exc).__name__})")
         error.__cause__ = exc
         return None, error
