@@ -207,7 +207,7 @@ class ProcessBackend(Backend):
             self._pool.close_unused()
             return
         reason = TaskKilled("the call was killed: its executor was shut down")
-        self._pool.post(self._pool.close, cancel_futures, kill, reason)
+        self._pool.post_in_turn(self._pool.close, cancel_futures, kill, reason)
 
     def join(self, timeout: float | None = None) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
@@ -232,7 +232,7 @@ class ProcessBackend(Backend):
 
     def _end_workers(self, grace: float | None) -> None:
         reason = TaskKilled("the call was killed with all workers of its executor")
-        self._pool.post(self._pool.kill_all, grace, reason)
+        self._pool.post_in_turn(self._pool.kill_all, grace, reason)
 
     def stats(self) -> Stats:
         return Stats(backend=self.name, max_workers=self._size, **self._pool.snapshot())

@@ -72,7 +72,8 @@ class Pool:
         self._pace = Pace(spec.options.get("window", LARGEST))
         self._alarms = Alarms()
         self._memory = Watch(self._alarms, spec.max_worker_rss, self.holder, self.read, self.kill)
-        self._fresh: deque[ProcessFuture] = deque()  # handed in, the state machine knows not yet
+        # Handed in, and not known to the state machine yet; with what was posted in turn.
+        self._fresh: deque[ProcessFuture | tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._finished: list[Finish] = []  # to be settled by who has the role, after it
         self._crash: BaseException | None = None  # a bug that ended the loop
         self.killed = self.crashed = self.finished_calls = 0
@@ -106,14 +107,23 @@ class Pool:
         if plain and self.ready and self.role.try_to(self._send_at_once, future):
             return
         self._fresh.append(future)
-        if not (self.full and plain):  # rule 4
+        if not plain:
+            self.post(self._take_in)
+        elif self.full:
+            return  # rule 4
+        else:
             self._ring()
-            self._ensure_worker()
+        self._ensure_worker()
 
     def post(self, do: Callable[..., None], *args: Any) -> None:
         """Have `do(*args)` called by who has the role."""
         if not self._inbox.put(do, args):
             self._refuse_leftovers()
+
+    def post_in_turn(self, do: Callable[..., None], *args: Any) -> None:
+        """As `post`; after all calls that were handed in before, and before those that come."""
+        self._fresh.append((do, args))
+        self.post(self._take_in)
 
     def _ring(self) -> None:
         if self._inbox.closed:
@@ -166,19 +176,24 @@ class Pool:
 
     def _take_in(self) -> None:
         """Calls that were handed in become known; before anything else that was posted later."""
-        if not self._fresh:
-            return
-        take = self._fresh.popleft
-        futures = [take() for _ in range(len(self._fresh))]
+        while self._fresh:
+            take = self._fresh.popleft
+            items: list[Any] = [take() for _ in range(len(self._fresh))]
+            while tuple in map(type, items):
+                at = list(map(type, items)).index(tuple)
+                self._submit(items[:at])
+                items[at][0](*items[at][1])
+                del items[: at + 1]
+            self._submit(items)
+
+    def _submit(self, futures: list[ProcessFuture]) -> None:
         for future in [future for future in futures if not future.kind]:
             self._deadlines.of_waiting(future)
         self.do(self._state.submit(futures))
 
     def _send_at_once(self, future: ProcessFuture) -> bool:
         """By the caller itself, where that only takes an idle worker; False if it takes more."""
-        if self._inbox or self._fresh:
-            return False
-        worker = self._state.give(future)
+        worker = None if self._inbox or self._fresh else self._state.give(future)
         if worker is None:
             return False
         peer = self._crew.peers[worker]
@@ -468,7 +483,8 @@ class Pool:
                 future = self._fresh.popleft()
             except IndexError:
                 return  # another thread was quicker
-            self._refuse(future)
+            if not isinstance(future, tuple):
+                self._refuse(future)
 
     def abandon(self) -> list[int]:
         """In a forked child, which has no loop; returns what it must close."""
