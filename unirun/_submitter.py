@@ -109,7 +109,9 @@ class Submitter(SharedNames):
             retries: how often a failed call is run again: an int or a `unirun.Retry`.
             priority: higher goes first; in its turn among equals (processes, threads).
             name: what the call is called in messages.
-            memory, resources: only where a backend offers them.
+            memory: bytes ("2GiB") that the process of a call and its children may take; then it is
+                killed (processes).
+            resources: only where a backend offers them.
             killable: True: only run where a call can be killed.
 
         Raises:

@@ -39,7 +39,10 @@ class ProcessBackend(Backend):
     """Runs calls in worker processes: killable, isolated from one another and from the caller.
 
     Options: `start_method` is "zygote" (default), "spawn" or "fork"; `window` is the most calls a
-    worker may hold (default 2048; 1 hands over the next call when one is over, however short).
+    worker may hold (default 2048; 1 hands over the next call when one is over, however short);
+    `arrays` is "view" (default: large arrays arrive without a copy, writable unless their source
+    was not) or "copy" (they arrive in memory of their own); `arena_limit` is how many bytes of
+    shared memory large arguments may take (None: no limit), beyond which they travel in the pipe.
     """
 
     name = "process"

@@ -24,8 +24,9 @@ Rules it keeps, whatever the order of events:
    later one, instead of an endless respawn.  What a broken pool's workers hold is left to them.
 8. Higher priority first; among equals, first come first served.
 9. Before a call that is not alone in its worker is killed, the worker is held, and the outside
-   looks which call has begun there.  What has not begun is taken back, so a kill hits the right
-   call; and a worker that is stuck in a long call is relieved of those behind it the same way.
+   looks which call has begun there.  What has not begun is taken back (but for the next one, where
+   none has), so a kill hits the right call; and a worker that is stuck in a long call is relieved
+   of those behind it the same way.
    One that goes on after the look gets more only when it has answered what it had begun.
 """
 
