@@ -145,16 +145,18 @@ class Watch:
         """Whether a worker that has just answered is to be replaced.
 
         One that was found to be within the limit, though it seemed not to be, is trusted for a
-        while: it, too, takes a tenth of the time at most.
+        while, unless it has grown by what it had left: this takes a tenth of the time at most, too.
         """
         limit, begun = self._max_worker_rss, time.monotonic()
-        if limit is None or peer.pid is None or begun < peer.acquitted_until:
+        if limit is None or peer.pid is None:
             return False
-        if at_most(peer.pid) <= limit:
+        seems = at_most(peer.pid)
+        if seems <= limit or (begun < peer.acquitted_until and seems <= peer.acquitted_below):
             return False
-        grown = exactly(peer.pid)[0] > limit
+        found = exactly(peer.pid)[0]
         peer.acquitted_until = begun + 10 * (time.monotonic() - begun)
-        return grown
+        peer.acquitted_below = seems + limit - found
+        return found > limit
 
     def begin(self, future: ProcessFuture) -> None:
         """It was sent to a worker, where it runs alone."""

@@ -58,7 +58,8 @@ class Peer:
         self.seen_at = 0  # the index it was at when the pool last watched
         self.left_with = 0  # index of the call that it was left with when it was looked at
         self.kills_before = 0  # how many the kernel had killed for want of memory at its start
-        self.acquitted_until = 0.0  # when the memory it keeps is to be looked at again
+        self.acquitted_until = 0.0  # when the memory it keeps is to be looked at again, ...
+        self.acquitted_below = 0  # ... or once it seems to be more than this
         self.obituary: Obituary | None = None  # once it is gone
         self.led: object = None  # stands for the waiting thread that reads its answers
         self.muted = False  # the selector does not look at `results`

@@ -1,8 +1,10 @@
 """`memory=` ends a call that takes too much, `max_worker_rss=` replaces a worker that kept it."""
 
 import concurrent.futures
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from process import bodies, mishaps, watch
@@ -11,7 +13,7 @@ from process.mishaps import MIB
 
 import unirun
 from unirun import Retry, TaskMemoryExceeded
-from unirun.backends.process import system
+from unirun.backends.process import memory, system
 
 Pool = Callable[..., unirun.Executor]
 Lines = Callable[[], Line]
@@ -190,3 +192,23 @@ def test_waiting_calls_survive_the_replacement(pool: Pool) -> None:
     done, _ = concurrent.futures.wait(futures, PATIENCE)
     assert len(done) == 4
     assert len({future.result() for future in futures}) == 4
+
+
+def test_a_worker_that_was_found_small_is_looked_at_when_it_grows(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forked from a large parent, it seems large from the beginning, and looking takes long."""
+    exactly = memory.exactly
+
+    def slowly(pid: int) -> Any:
+        time.sleep(0.05)  # so it is trusted for half a second
+        return exactly(pid)
+
+    monkeypatch.setattr(memory, "exactly", slowly)
+    ballast = b"x" * (160 * MIB)
+    executor = pool(1, "fork", max_worker_rss="150MiB")
+    first = executor.submit(mishaps.keep, MIB).result(PATIENCE)
+    assert executor.submit(mishaps.keep, MIB).result(PATIENCE) == first
+    assert executor.submit(mishaps.keep, 200 * MIB).result(PATIENCE) == first
+    assert executor.submit(mishaps.keep, MIB).result(PATIENCE) != first
+    assert len(ballast) == 160 * MIB
