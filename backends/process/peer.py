@@ -71,6 +71,7 @@ class Peer:
         self._selector = selector
         self._reader = wire.FrameReader()
         self._out: deque[memoryview] = deque()
+        self._is_brisk = False  # the last answer came soon
         self._known: set[int] = set()  # functions it has
         # The sys.path and the key it has; it is told right after this.
         self._path, self._key = list(sys.path), authkey()
@@ -201,7 +202,12 @@ class Peer:
 
     def wait(self, seconds: float) -> bool:
         """Whether there is something to receive, within that time; for the thread that leads."""
-        return bool(self._poll.poll(max(0.0, seconds) * 1000))
+        begun = time.perf_counter()
+        if self._is_brisk and wire.spin(self._poll, begun):
+            return True
+        heard = bool(self._poll.poll(max(0.0, seconds) * 1000))
+        self._is_brisk = time.perf_counter() - begun < wire.SPIN_SECONDS
+        return heard
 
     def news_of(self, message: wire.Message) -> Sequence[Any]:
         """The answers in a message that were not known yet."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from marshal import dumps, loads
+from time import perf_counter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def is_plain(value: Any) -> bool:
     kind = type(value)
     return kind in PLAIN or ((kind is str or kind is bytes) and len(value) < SHORT)
 
+
+SPIN_SECONDS = 0.0001
 
 _HEAD = 8
 _CHUNK = 1 << 16
@@ -130,6 +133,29 @@ def _message(body: bytearray | memoryview) -> Message:
     if type(message) is not tuple or not message:
         raise ValueError(f"a {type(message).__name__} instead of a message")
     return message
+
+
+def poll_of(fd: int) -> Any:
+    """Something to `spin` on; None where there is no such thing."""
+    import select
+
+    if fd < 0 or not hasattr(select, "poll"):
+        return None
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return poll
+
+
+def spin(poll: Any, begun: float) -> bool:
+    """Wait for news without sleeping, until SPIN_SECONDS after `begun`; False if there are none.
+
+    To fall asleep and be woken takes longer than a short call, so who got news soon the last time
+    spins the next time; who did not sleeps at once.
+    """
+    while not poll.poll(0):
+        if perf_counter() - begun > SPIN_SECONDS:
+            return False
+    return True
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -201,6 +201,8 @@ class Worker:
         self._short: set[int] = set()  # functions whose last call was short
         self._main_thread = get_ident()
         self._cancelled: set[int] = set()
+        self._is_brisk = False  # the last call came soon after the answer before
+        self._poll = wire.poll_of(tasks)
         self._index = 0  # of the next call
         self._running = 0  # index of the call that runs
         self._answers: list[Any] = []  # not sent yet; also in the journal
@@ -256,10 +258,14 @@ class Worker:
         while not self._inbox:
             if self._answers:
                 self._deliver()
+            begun = time.perf_counter()
+            if self._is_brisk and self._poll is not None:
+                wire.spin(self._poll, begun)
             try:
                 self._inbox += self._reader.receive(self._tasks)
             except EOFError:
                 return None
+            self._is_brisk = time.perf_counter() - begun < wire.SPIN_SECONDS
         return self._inbox.pop(0)
 
     def _send(self, *message: Any) -> None:

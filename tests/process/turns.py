@@ -295,4 +295,6 @@ def _stop_clocks(patch: pytest.MonkeyPatch, world: World) -> None:
 
     patch.setattr(control, "time", hold)
     patch.setattr(alarms, "time", SimpleNamespace(monotonic=lambda: world.now))
-    patch.setattr(worker, "time", SimpleNamespace(perf_counter_ns=nanoseconds))
+    late = itertools.count().__next__  # nothing comes so soon that a worker would spin
+    clock = SimpleNamespace(perf_counter_ns=nanoseconds, perf_counter=late)
+    patch.setattr(worker, "time", clock)
