@@ -1,8 +1,13 @@
 """The functions that calls run; every worker imports them, so this file imports next to nothing."""
 
+from __future__ import annotations
+
 import os
 import time
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def nothing(n: int) -> int:

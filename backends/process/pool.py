@@ -216,13 +216,8 @@ class Pool:
             peer.grace = grace
         elif future.victim_of is not None:
             self._crew.hasten(future.victim_of, grace)
-        self.keep_spare()
+        self._deadlines.keep_spare()
         self.do(self._state.kill(future))
-
-    def keep_spare(self) -> None:
-        """Where calls are killed, a worker is kept ready to take the place of the one that dies."""
-        if not self._state.spares and not self._state.closed:
-            self.do(self._state.keep_spare(1))
 
     def kill_all(self, grace: float | None, reason: BaseException) -> None:
         self._condemn_all(grace, reason)
