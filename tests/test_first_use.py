@@ -81,7 +81,7 @@ def job(x):
     return triple(x).value
 """
 LOADS_PLUGIN = """
-import importlib.util, sys
+import importlib.machinery, importlib.util, sys
 from unirun import Executor
 spec = importlib.util.spec_from_file_location("plugin", "elsewhere/plugin.txt",
     loader=importlib.machinery.SourceFileLoader("plugin", "elsewhere/plugin.txt"))
