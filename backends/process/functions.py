@@ -75,12 +75,10 @@ class FunctionTable:
         """Of a call without limits; the same object each time, where that is right."""
         known = self._by_name.get(id(fn)) or self._find(fn)
         if known is None:
-            return Profile(0, None, options.name or describe(fn), options, ALONE)
+            return _profile(None, fn, options, ALONE)
         profile = known.profiles.get(id(options))
         if profile is None:
-            kind = known.number if self._shares else ALONE
-            name = options.name or known.name
-            profile = Profile(known.number, known.data, name, options, kind)
+            profile = _profile(known, fn, options, known.number if self._shares else ALONE)
             if len(known.profiles) >= MAX_PROFILES:
                 known.profiles = {}
             known.profiles[id(options)] = profile
@@ -88,11 +86,7 @@ class FunctionTable:
 
     def profile_alone(self, fn: Any, options: CallOptions) -> Profile:
         """Of a call that shares a worker with no other."""
-        known = self._by_name.get(id(fn)) or self._find(fn)
-        name = options.name or describe(fn)
-        if known is None:
-            return Profile(0, None, name, options, ALONE)
-        return Profile(known.number, known.data, name, options, ALONE)
+        return _profile(self._by_name.get(id(fn)) or self._find(fn), fn, options, ALONE)
 
     def _find(self, fn: Any) -> Known | None:
         return self._find_by_value(fn) or self._learn(fn)
@@ -124,6 +118,12 @@ class FunctionTable:
             known = table[key] = Known(kept, self._next, data, describe(fn))
             self._next += 1
         return known
+
+
+def _profile(known: Known | None, fn: Any, options: CallOptions, kind: int) -> Profile:
+    if known is None:
+        return Profile(0, None, options.name or describe(fn), options, kind)
+    return Profile(known.number, known.data, options.name or known.name, options, kind)
 
 
 def payload(

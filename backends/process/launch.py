@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Fds: TypeAlias = tuple[int, ...]
     """What a worker gets, in the order of the parameters of `worker.main`; see `zygote.MAX_FDS`."""
 
-METHODS = ("zygote", "spawn", "fork")
 
 SCARCE = frozenset({EAGAIN, ENOMEM, EMFILE, ENFILE, ENOBUFS, ETOOMANYREFS})
 """The errors of a system that has no process, memory or descriptor to give just now."""
