@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from unirun import _context
 from unirun._context import TaskContext, running
 from unirun._errors import (
     DeadlockError,
@@ -158,7 +159,7 @@ class CoroutineBackend(Backend):
     def running_calls(self) -> list[str]:
         return [_name(future) for future in list(self._active)]
 
-    def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+    def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
 
         return make_thread(kind, *args, **kwargs)
@@ -309,6 +310,9 @@ async def _body(
         raise
     except BaseException as exc:  # noqa: BLE001  # else a SystemExit ends the loop, and all calls
         return None, without_caller_frames(exc, 1)
+    finally:
+        if _context.at_task_end is not None:
+            _context.at_task_end(context)
 
 
 def _settle(future: CoroutineFuture, task: asyncio.Task[Any]) -> None:

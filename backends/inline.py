@@ -141,7 +141,7 @@ class InlineBackend(Backend):
         with self._lock:
             return list(self._side.values())
 
-    def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+    def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
 
         made = make_thread(kind, *args, **kwargs)

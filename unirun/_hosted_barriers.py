@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Hashable
+from typing import Any, ClassVar, Final
 
-from unirun.coordinator import Coordinator, Kinds, Request, SharedObject
+from unirun.coordinator import Coordinator, Kinds, Request, Session, SharedObject
 
 
 class Event(SharedObject):
@@ -15,10 +16,11 @@ class Event(SharedObject):
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(coordinator)
         self._is_set = False
+        self._was_set = False  # since the host has its state no more
         self._waiting: list[Request] = []
 
     def set(self, request: Request) -> None:
-        self._is_set = True
+        self._is_set = self._was_set = True
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             self._answer(each, "ok", True)
@@ -46,6 +48,13 @@ class Event(SharedObject):
         if request in self._waiting:
             self._waiting.remove(request)
 
+    def take_over(self, *state: Any) -> None:
+        (self._is_set,) = state
+        self._was_set = False
+
+    def hand_over(self) -> tuple[bool, bool] | None:
+        return None if self._waiting else (self._is_set, self._was_set)
+
     operations: ClassVar = {"clear": clear, "is_set": is_set, "set": set, "wait": wait}
 
 
@@ -69,10 +78,17 @@ class Barrier(SharedObject):
         self._early: list[Request] = []  # of the next round
         self._spoiled = False  # somebody left the next round in a way that breaks it
         self._broken = False
+        self._reason: str | None = None  # why, where there is more to say than that
+        self._needed_by: dict[Session, int] = {}  # and how often each has said so
 
-    def wait(self, request: Request) -> None:
+    def wait(self, request: Request, standing: Hashable = None) -> None:
+        """Wait; `standing` says what cannot do anything else meanwhile, a thread or a process."""
+        request.detail = standing
+        self._join(request)
+
+    def _join(self, request: Request) -> None:
         if self._broken:
-            self._answer(request, "broken")
+            self._answer(request, "broken", self._reason)
         elif self._acting is not None:
             self._early.append(request)
             self._park(request)
@@ -98,11 +114,51 @@ class Barrier(SharedObject):
 
     def reset(self, request: Request) -> None:
         self._break()
-        self._broken = False
+        self._broken, self._reason = False, None
         self._answer(request, "ok")
 
     def state(self, request: Request) -> None:
         self._answer(request, "ok", (len(self._waiting), self._broken))
+
+    def need(self, request: Request) -> None:
+        """From now on this session counts as a party, whether it waits or not."""
+        session = request.session
+        self._needed_by[session] = self._needed_by.get(session, 0) + 1
+        self._coordinator.hold(session, self)
+        self._answer(request, "ok")
+
+    def unneed(self, request: Request) -> None:
+        """Take back one `need`."""
+        left = self._needed_by.pop(request.session, 0) - 1
+        if left > 0:
+            self._needed_by[request.session] = left
+        else:
+            self._coordinator.let_go(request.session, self)
+        self._answer(request, "ok")
+
+    @property
+    def parties(self) -> int:
+        return self._parties
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing more has to be known of it than who waits and whether it is broken."""
+        return self._action is None
+
+    def take_over(self, *state: Any) -> None:
+        (self._broken,) = state
+
+    def hand_over(self) -> tuple[bool] | None:
+        if self._waiting or self._early or self._acting is not None or self._reason:
+            return None
+        return (self._broken,)
+
+    apart: ClassVar = frozenset({"need", "unneed"})
+
+    @property
+    def standing(self) -> list[Hashable]:
+        """What stands in this round, in the order of arrival."""
+        return [request.detail for request in self._waiting]
 
     def timed_out(self, request: Request) -> None:
         self.lost(request)
@@ -121,6 +177,18 @@ class Barrier(SharedObject):
         else:
             self._spoiled = True
             self.withdrawn(request)
+
+    def owner_lost(self, session: Session) -> None:
+        del self._needed_by[session]
+        if self._acting is None:
+            self._break()
+        else:
+            self._spoiled = True  # all of this round have come; the next would miss it
+
+    def spoiled(self, reason: str) -> None:
+        if self._waiting and self._acting is None:
+            self._reason = reason
+            self._break()
 
     def _arrived(self, request: Request) -> None:
         if len(self._waiting) < self._parties:
@@ -144,22 +212,24 @@ class Barrier(SharedObject):
         early, self._early = self._early, []
         self._broken, self._spoiled = self._spoiled, False
         for party in early:
-            self.wait(party)
+            self._join(party)
 
     def _break(self) -> None:
         self._broken = True
         parties, acting = self._waiting + self._early, self._acting
         self._waiting, self._early, self._acting, self._spoiled = [], [], None, False
         for party in parties:
-            self._answer(party, "broken")
+            self._answer(party, "broken", self._reason)
         if acting is not None:
             self._coordinator.settle(acting)
 
     operations: ClassVar = {
         "abort": abort,
         "acted": acted,
+        "need": need,
         "reset": reset,
         "state": state,
+        "unneed": unneed,
         "wait": wait,
     }
 

@@ -19,6 +19,10 @@ Numbers follow the order in which items came in: what is put in order of numbers
 """
 
 
+MOST_AT_ONCE: Final = 1 << 26  # bytes of a `get_many`, or one item, whatever its size
+TOO_MANY_DONE: Final = "task_done() called too many times"
+
+
 class Store(Protocol):
     """Where a queue keeps its entries, in the order in which they leave."""
 
@@ -158,7 +162,7 @@ class Queue(SharedObject):
 
     def task_done(self, request: Request) -> None:
         if self._unfinished == 0:
-            raise ValueError("task_done() called too many times")
+            raise ValueError(TOO_MANY_DONE)
         self._finish(1)
         self._answer(request, "ok")
 
@@ -203,6 +207,20 @@ class Queue(SharedObject):
             if request in line:
                 line.remove(request)
 
+    @property
+    def maxsize(self) -> int:
+        return self._maxsize
+
+    def take_over(self, *state: Any) -> None:
+        items, self._unfinished, self._shut = state
+        for item in items:
+            self._items.push((None, next(self._numbers), item))
+
+    def hand_over(self) -> tuple[int, bool] | None:
+        if self.kept or self._items or self._getters or self._putters or self._joiners:
+            return None
+        return self._unfinished, self._shut
+
     def resume(self) -> None:
         self._serve()
 
@@ -229,9 +247,13 @@ class Queue(SharedObject):
             self._answer(putter, "ok")
 
     def _hand_out(self, getter: Request) -> None:
-        limit = getter.detail
+        limit, size = getter.detail, 0
         wanted = 1 if limit is None else min(limit, len(self._items))
-        getter.held = held = [self._items.pop() for _ in range(wanted)]
+        held: list[Entry] = []
+        getter.held = held
+        while len(held) < wanted and size < MOST_AT_ONCE:
+            held.append(self._items.pop())
+            size += len(held[-1][2])
         value = held[0][2] if limit is None else [entry[2] for entry in held]
         self._answer(getter, "item", value, keep=True)
 

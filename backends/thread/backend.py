@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 import time
@@ -24,6 +25,7 @@ from concurrent.futures._base import FINISHED, PENDING, RUNNING
 from contextvars import copy_context
 from typing import Any
 
+from unirun import _context, _crowding
 from unirun._clock import Appointment, Clock
 from unirun._errors import ExecutorShutdown, InitializerFailed, NotKillable
 from unirun._future import Future
@@ -40,6 +42,7 @@ from unirun.backend import (
     without_caller_frames,
 )
 
+from .barriers import PoolBarrier
 from .calls import Keywords, RunningCall, ThreadFuture, Worker, run
 from .ranks import TURN, Ranks, Turn
 
@@ -74,6 +77,8 @@ class ThreadBackend(Backend):
         self._surplus = False  # there are more workers than `_size`, since that has shrunk
         self._closed = False
         self._broken: InitializerFailed | None = None
+        self._crowding = _crowding.Crowding(self._clock)
+        _crowding.pools.add(self)
 
     @property
     def max_workers(self) -> int:
@@ -198,10 +203,20 @@ class ThreadBackend(Backend):
         with self._lock:
             return [call.name() for worker in self._workers for call in worker.futures()]
 
-    def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+    def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
 
-        return make_thread(kind, *args, **kwargs)
+        made = make_thread(kind, *args, **kwargs)
+        if isinstance(made, threading.Barrier) and made.parties > self._size:
+            return PoolBarrier(self._crowding, *args, **kwargs)
+        return made
+
+    def crew(self) -> _crowding.Crew:
+        with self._lock:
+            pid = os.getpid()
+            idents = [(pid, worker.thread.ident) for worker in self._workers]
+            busy = sum(worker.call is not None for worker in self._workers)
+            return _crowding.Crew(idents, max(0, self._open() - busy))
 
     # -- workers --------------------------------------------------------------------------------
 
@@ -415,6 +430,8 @@ class ThreadBackend(Backend):
             value = copied.run(run, call, fn, future._args)
         except BaseException as exc:  # noqa: BLE001  # whatever a task raises is its outcome
             error = without_caller_frames(exc, 2) if callable(fn) else not_callable(fn)
+        if _context.at_task_end is not None:
+            _context.at_task_end(call)
         worker.call, call.future = call.before, None
         future._fn = future._args = future._copied = None  # as `let_go`
         if alarm is not None:
