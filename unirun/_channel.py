@@ -4,14 +4,12 @@ A request is answered on the connection it came by, so the connection *is* the s
 thread, the process or the machine dies, the manager sees it end.
 
     client                                manager
-      connect ────────────────────────────▶
-      ◀──────────────────────── 32 random bytes
-      32 random bytes, HMAC of both ──────▶            nothing else is read before this is right
-      ◀──────────────────────────── HMAC of both
+      connect, and show that we know the key (`_connect`)
       (id, op, object, args, deadline, last) ─▶        `last`: answer "timeout" if it is later
       ◀────────────────────── (id, status, value)
       id ─────────────────────────────────▶            those items have arrived
       -id ────────────────────────────────▶            forget that request
+      [id, -id, (id, bool), …] ───────────▶            instead of all that, on a link: `_links.py`
 
 Frames are marshalled, with their length before them; both sides know each other by then, and are
 one program.  Light: a worker imports this when it unpickles its first handle.
@@ -28,13 +26,24 @@ import threading
 import time
 import weakref
 
-from unirun import _context
+from unirun._connect import (
+    Ended,
+    TooLate,
+    close_in_fork,
+    introduced,
+    is_end,
+    lost,
+    seconds_left,
+)
+from unirun._deferral import interruptible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
-    Address: TypeAlias = str | tuple[str, int]
+    from unirun._connect import Address
+
     Limits: TypeAlias = tuple[float | None, float | None, float | None]
 
 GRACE = 0.045  # seconds a client waits past its deadline for an answer that may be on its way
@@ -43,7 +52,6 @@ NO_WAIT = -1.0  # the time-out of such a request
 
 MAX_FRAME = 1 << 30
 CHUNK = 1 << 17  # bytes received at once; an item of 64 KiB with room to spare
-NONCE_SIZE = DIGEST_SIZE = 32
 _HEADER = struct.Struct("<I")
 # Windows has no such flag: there a send may outlast its time-out while the manager stands still.
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
@@ -51,8 +59,13 @@ _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 homes: weakref.WeakValueDictionary[Address, Any] = weakref.WeakValueDictionary()
 """The managers that live in this process; their objects are used without a connection."""
 
-keys: dict[Address, bytes] = {}
-"""The keys of managers made in this process or, before a fork, in its parent."""
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+arrived: Callable[[Any], Any] = _as_it_is
+"""What is done with items before their arrival is acknowledged; `_links` has something to do."""
 
 
 def limits(timeout: float | None) -> Limits:
@@ -89,9 +102,26 @@ def request(
         when = when[0], None, None
     try:
         channel = _own_channel(address, when[2])
-    except _TooLate:
+    except TooLate:
         return "timeout", None
     return channel.request(op, object_id, args, when)
+
+
+def tell(address: Address, op: str, object_id: int, within: float | None = None) -> None:
+    """Send a request that has no answer; nothing happens if nobody takes it in this time."""
+    give_up = time.monotonic() + (PATIENCE if within is None else min(within, PATIENCE))
+    try:
+        channel = _own_channel(address, give_up)
+        channel.tell(frame((0, op, object_id, (), None, None)), give_up)
+    except (ConnectionError, TooLate):
+        pass  # ManagerLost, which the next request says; or it stands still
+
+
+def is_busy(address: Address) -> bool:
+    """Whether this thread's connection is waiting: this is a signal handler, then."""
+    channels: dict[Any, Channel] = _local.__dict__
+    channel = channels.get(address)
+    return channel is not None and channel.busy
 
 
 # -- frames -----------------------------------------------------------------------------------
@@ -152,45 +182,16 @@ class FrameReader:
         return frames
 
 
-def digest(key: bytes, role: bytes, server_nonce: bytes, client_nonce: bytes) -> bytes:
-    """The proof that `role` knows the key; the roles differ, so no proof can be echoed."""
-    import hmac  # 2 ms to import, once per connection
-
-    return hmac.digest(key, b"unirun " + role + server_nonce + client_nonce, "sha256")
-
-
-def same(one: bytes, other: bytes) -> bool:
-    import hmac
-
-    return hmac.compare_digest(one, other)
-
-
-def run_key() -> bytes:
-    """The key of this run: what the workers were told, or what multiprocessing hands down."""
-    if _context.authkey is not None:
-        return _context.authkey
-    from multiprocessing.process import current_process  # heavy, and no worker comes here
-
-    return bytes(current_process().authkey)
-
-
 # -- connections ------------------------------------------------------------------------------
-
-
-class _TooLate(Exception):
-    """The client gives up now."""
-
-
-class _Ended(Exception):
-    """The connection is of no use any more."""
 
 
 class Channel:
     """One connection, used and closed by one thread, or by its end."""
 
-    __slots__ = ("_address", "_fragile", "_last_id", "_poll", "_reader", "_socket", "busy")
+    __slots__ = ("_address", "_fragile", "_last_id", "_poll", "_reader", "_socket", "busy", "seat")
 
-    def __init__(self, sock: socket.socket, address: Address) -> None:
+    def __init__(self, sock: socket.socket, seat: int, address: Address) -> None:
+        self.seat = seat
         self._socket = sock
         self._address = address
         self._poll = Poll(sock)
@@ -202,6 +203,23 @@ class Channel:
     @property
     def closed(self) -> bool:
         return self._socket.fileno() < 0
+
+    def check(self) -> None:
+        """Raise ManagerLost if the other side has ended."""
+        if self.is_over():
+            raise lost(self._address, Ended("it has ended"))
+
+    def is_over(self) -> bool:
+        """Whether the other side has ended, or this one; then it is closed."""
+        try:
+            if self.busy or self._socket.recv(1, socket.MSG_PEEK | _DONT_WAIT):
+                return False
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # it has ended in another way, or been closed before
+        self.close()
+        return True
 
     def close(self) -> None:
         self._socket.close()
@@ -219,19 +237,34 @@ class Channel:
             self._send(data, give_up)
             status, value = self._reply(request_id, give_up)
             if status == "item":
+                value = arrived(value)  # before the manager lets go of it
                 self._send(frame(request_id), give_up)
-        except _TooLate:
+            elif op == "acquire" and status == "ok":
+                self._send(frame(request_id), give_up)  # so that a lock can return to its cell
+        except TooLate:
             self._forget(request_id)
             return "timeout", None
         except BaseException as exc:
-            if _is_end(exc):
+            if is_end(exc):
                 self.close()
-                raise _lost(self._address, exc) from exc
+                raise lost(self._address, exc) from exc
             self._forget(request_id)  # KeyboardInterrupt, or what any signal handler raises
             raise
         finally:
             self.busy = False
         return status, value
+
+    def tell(self, data: bytes, give_up: float) -> None:
+        self.busy = True
+        try:
+            self._send(data, give_up)
+        except BaseException as exc:
+            if self._fragile or is_end(exc):
+                self.close()
+            if not is_end(exc):
+                raise
+        finally:
+            self.busy = False
 
     def _reply(self, request_id: int, give_up: float | None) -> tuple[str, Any]:
         while True:
@@ -249,13 +282,13 @@ class Channel:
         else:
             # The system wakes us twice as soon from here as from a poll.  It takes nothing: an
             # interrupt must leave the stream whole.
-            self._socket.recv(1, socket.MSG_PEEK)
+            interruptible(self._socket.recv, 1, socket.MSG_PEEK)
 
     def _frames(self) -> list[Any]:
         try:
             return self._reader.receive(self._socket)
         except (ValueError, EOFError, TypeError) as exc:
-            raise _Ended(str(exc)) from exc
+            raise Ended(str(exc)) from exc
 
     def _send(self, data: bytes, give_up: float | None) -> None:
         """Send all of it.  The server never waits for us, so neither side can wait for both."""
@@ -288,78 +321,26 @@ class Channel:
         self.close()
 
 
-def _is_end(exc: BaseException) -> bool:
-    """Whether that came from the socket.  A signal handler may raise a TimeoutError too."""
-    return isinstance(exc, _Ended) or (isinstance(exc, OSError) and exc.errno is not None)
-
-
-def _lost(address: Address, exc: BaseException) -> Exception:
-    from unirun._errors import ManagerLost  # heavy, and rarely needed
-
-    remove_socket_of_dead(address)
-    return ManagerLost(
-        f"the manager of this shared object, at {address!r}, is gone or refused us ({exc}); "
-        "use the object while what made it is open, with the key of the same run"
-    )
-
-
-def remove_socket_of_dead(address: Address) -> None:
-    """Remove what a manager could not, since its process was killed; harmless while it lives."""
-    if isinstance(address, tuple):
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(address)
-        except ConnectionRefusedError:
-            try:
-                os.unlink(address)
-                os.rmdir(os.path.dirname(address))
-            except OSError:
-                pass  # somebody was faster
-        except OSError:
-            pass  # busy, so it lives; or gone
-
-
 def _connected(address: Address, give_up: float | None) -> Channel:
-    family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    _sockets.add(sock)
+    return Channel(*introduced(address, give_up), address)
+
+
+def seat(address: Address, give_up: float | None) -> int:
+    """The number of this thread's session; raises ManagerLost, or TooLate at `give_up`."""
+    channels: dict[Any, Channel] = _local.__dict__
+    channel = channels.get(address)
+    if channel is None or channel.closed:
+        channel = _own_channel(address, give_up)
+    return channel.seat
+
+
+def check(address: Address) -> None:
+    """Raise ManagerLost if there is no manager there any more."""
     try:
-        sock.settimeout(_left(give_up))
-        sock.connect(address)
-        if family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _shake_hands(sock, keys.get(address) or run_key(), give_up)
-        sock.settimeout(None)
-        return Channel(sock, address)
-    except BaseException as exc:
-        sock.close()
-        if isinstance(exc, TimeoutError):
-            _left(give_up)  # raises _TooLate, if it is ours
-        if _is_end(exc):
-            raise _lost(address, exc) from exc
-        raise
-
-
-def _shake_hands(sock: socket.socket, key: bytes, give_up: float | None) -> None:
-    nonce = os.urandom(NONCE_SIZE)
-    theirs = _receive(sock, NONCE_SIZE, give_up)
-    sock.sendall(nonce + digest(key, b"client", theirs, nonce))
-    proof = _receive(sock, DIGEST_SIZE, give_up)
-    if not same(proof, digest(key, b"server", theirs, nonce)):
-        raise _Ended("it does not know the key of this run")
-
-
-def _receive(sock: socket.socket, size: int, give_up: float | None) -> bytes:
-    data = b""
-    while len(data) < size:
-        sock.settimeout(_left(give_up))
-        piece = sock.recv(size - len(data))
-        if not piece:
-            raise _Ended("it closed the connection before we knew each other")
-        data += piece
-    return data
+        channel = _own_channel(address, time.monotonic() + PATIENCE)
+    except TooLate:
+        return  # it stands still
+    channel.check()
 
 
 class Poll:
@@ -374,9 +355,16 @@ class Poll:
             self._poll.register(sock, select.POLLIN)
 
     def wait(self, give_up: float | None, *, writable: bool = False) -> None:
-        """Return when the socket is ready; raise _TooLate at `give_up`."""
-        while not self._ready(_left(give_up), writable):
-            continue  # `_left` ends it
+        """Return when the socket is ready; raise TooLate at `give_up`."""
+        ready = False
+        while not ready:
+            try:
+                left = seconds_left(give_up)
+            except TooLate:
+                if self._ready(0.0, writable):
+                    return  # it was in time, and we are late
+                raise
+            ready = interruptible(self._ready, left, writable)
 
     def _ready(self, left: float | None, writable: bool) -> bool:
         if self._poll is None:
@@ -391,20 +379,8 @@ class Poll:
             self._poll.modify(self._socket, select.POLLIN)
 
 
-def _left(give_up: float | None) -> float | None:
-    """Seconds to wait now, at most a day: the system cannot wait much longer."""
-    if give_up is None:
-        return None
-    left = give_up - time.monotonic()
-    if left <= 0:
-        raise _TooLate
-    return min(left, 86400.0)
-
-
 # Each thread's own, by address; a Channel goes with its thread.
 _local = threading.local()
-# Every one of this process, for the fork.
-_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def _own_channel(address: Address, give_up: float | None) -> Channel:
@@ -415,15 +391,15 @@ def _own_channel(address: Address, give_up: float | None) -> Channel:
             return channel
         # A signal handler interrupted a request of this very thread: its own goes beside.
         return _connected(address, give_up)
+    for other, old in list(channels.items()):
+        if old.is_over():
+            del channels[other]
     channels[address] = channel = _connected(address, give_up)
     return channel
 
 
 def _after_fork_in_child() -> None:
-    # The connections are the parent's, and so is what they hold.  Closing our copies lets the
-    # manager see the parent's end, and makes this process open its own.
-    for sock in list(_sockets):
-        sock.close()
+    close_in_fork()
     homes.clear()
 
 

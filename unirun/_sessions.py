@@ -1,30 +1,23 @@
 """Who talks to the host of shared objects: threads of its own process, and connections.
 
-Both are sessions of the coordinator: they take the answers, and their end is a death.  The door by
-which connections come is here too.
+Both are sessions of the coordinator: they take the answers, and their end is a death.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import selectors
-import shutil
 import socket
-import tempfile
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
 
-from unirun._channel import NONCE_SIZE, FrameReader, frame
-from unirun._errors import ConfigError
+from unirun._channel import FrameReader, frame
+from unirun._connect import NONCE_SIZE
 
-HANDSHAKE_TIMEOUT: Final = 5.0
-LONGEST_UNIX_PATH: Final = 100  # 104 on macOS, 108 on Linux
 MAX_UNREAD: Final = 1 << 20  # bytes a peer leaves unread before we stop reading from it
 
 
@@ -46,6 +39,7 @@ class HomeThread:
         self._ids = count(1)
         self.next_id = self._ids.__next__
         self.waiters: dict[int, Waiter] = {}  # guarded by the host's lock
+        self.seat = 0  # by which cells know it
 
     def deliver(self, request_id: int, status: str, value: Any) -> None:
         waiter = self.waiters.pop(request_id)
@@ -80,7 +74,9 @@ class Peer:
         self.nonce = secrets.token_bytes(NONCE_SIZE)
         self.greeting = b""
         self.is_stranger = True
-        self.patience = time.monotonic() + HANDSHAKE_TIMEOUT
+        self.since = self.patience = 0.0  # until when it may be one; see `_door`
+        self.last_id = 0  # of its requests, which it numbers
+        self.seat = 0  # by which cells know it
         self.watched = 0  # the events the selector looks for
         self._has_unsent = has_unsent
         self._outbox: deque[memoryview] = deque()
@@ -89,6 +85,16 @@ class Peer:
 
     def deliver(self, request_id: int, status: str, value: Any) -> None:
         self.push(frame((request_id, status, value)))
+
+    def introduce(self, data: bytes, fd: int | None) -> None:
+        """Push the first words to one who is no stranger any more, and that descriptor with it."""
+        if fd is not None and self.socket.family != socket.AF_INET and not self._outbox:
+            try:
+                data = data[socket.send_fds(self.socket, [data], [fd]) :]
+            except OSError:
+                pass  # it has no room, or is gone; without the descriptor it will do, too
+        if data:
+            self.push(data)
 
     def push(self, data: bytes) -> None:
         """Send it now as far as possible, the rest once the peer takes it; never blocks."""
@@ -119,35 +125,3 @@ class Peer:
     def interest(self) -> int:
         reads = selectors.EVENT_READ if self._unread <= MAX_UNREAD else 0
         return reads | (selectors.EVENT_WRITE if self._outbox else 0)
-
-
-def listen(family: str | None) -> tuple[socket.socket, str | None]:
-    """A listening socket, and the directory to remove after it."""
-    if family not in (None, "AF_UNIX", "AF_INET"):
-        raise ConfigError(f"unknown family {family!r}; it is 'AF_UNIX', 'AF_INET' or None")
-    unix = getattr(socket, "AF_UNIX", None) if family != "AF_INET" else None
-    directory = None
-    if unix is not None:
-        directory = tempfile.mkdtemp(prefix="unirun-")  # for this user only
-        path = os.path.join(directory, "manager")
-        if len(os.fsencode(path)) <= LONGEST_UNIX_PATH:
-            return _bound(unix, path, directory), directory
-        shutil.rmtree(directory)
-    if family == "AF_UNIX":
-        why = "this system has none" if unix is None else f"{path!r} is too long; set TMPDIR"
-        raise ConfigError(f"no unix socket for shared objects: {why}")
-    return _bound(socket.AF_INET, ("127.0.0.1", 0), None), None
-
-
-def _bound(family: int, address: Any, directory: str | None) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.bind(address)
-        listener.listen(128)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-        raise
-    return listener

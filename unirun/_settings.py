@@ -40,6 +40,7 @@ KINDS = tuple(kind.value for kind in Kind)
 REQUIREMENTS = tuple(requirement.value for requirement in Requirement)
 START_METHODS = ("zygote", "spawn", "fork")
 WORKER_WORDS = ("all", "half")
+PLACES = ("thread", "process")
 
 _DURATIONS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0}
 _DURATIONS |= {"h": 3600.0, "d": 86400.0}
@@ -264,6 +265,7 @@ _WHEN_FULL = Form(_one_of("choice", ("block", "raise")), "block or raise")
 _RETRIES = Form(_retries, "a whole number, 0 or more, or in code a Retry")
 _MODULES = Form(_modules, "names of modules, such as ['numpy', 'package.module']")
 _START_METHOD = Form(_start_method, f"one of {', '.join(START_METHODS)}")
+_PLACE = Form(_one_of("place", PLACES), f"one of {', '.join(PLACES)}")
 _BACKEND = Form(_word, "the name of a backend, such as 'thread' or 'process'")
 _NAME = Form(_word, "a string that is not empty")
 _KIND = Form(_kind, f"one of {', '.join(KINDS)}")
@@ -314,6 +316,13 @@ _TABLE = (
     ),
     Key("when_full", "pool", _WHEN_FULL, "block", "what a submit does when max_pending is reached"),
     Key("exit_grace", "pool", _SECONDS, 10.0, "how long the interpreter's exit waits for calls"),
+    Key(
+        "manager",
+        "pool",
+        _PLACE,
+        "thread",
+        "what hosts objects that processes share: a thread of this process, or one of its own",
+    ),
     Key("backend", "routing", _or_none(_BACKEND), None, "where calls run, whatever their kind"),
     Key("kind", "routing", _KIND, "auto", "what the function spends its time on"),
     Key(

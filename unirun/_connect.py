@@ -1,0 +1,244 @@
+"""How a process and the manager of a shared object get to know each other: by the key of the run.
+
+    client                                manager
+      connect ────────────────────────────▶
+      ◀──────────────────────── 32 random bytes
+      32 random bytes, HMAC of both ──────▶            nothing else is read before this is right
+      ◀──────────────────────────── HMAC of both        both with the address and who says it
+      ◀─ the number of this session, and the descriptor of the cells (`_segments.py`), if any
+
+What is said then is a matter of `_channel` or `_links`.  Light: a worker imports this when it
+unpickles its first handle.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+import weakref
+
+from unirun import _context, _leftovers
+from unirun._deferral import interruptible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Address: TypeAlias = str | tuple[str, int]
+
+NONCE_SIZE = DIGEST_SIZE = 32
+SEAT = struct.Struct("<Q")
+ATTEMPTS = 5  # connections, before being sent away is taken for an answer
+_OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this process has no more
+IN_LINE = 0.002  # seconds until there may be room for one more connection
+
+keys: dict[Address, bytes] = {}
+"""The keys of managers made in this process or, before a fork, in its parent."""
+
+
+def _forget(address: Address) -> None:
+    """There is nothing to forget."""
+
+
+memory_lost: Callable[[Address], None] = _forget
+"""What is done with the cells of a manager that is gone."""
+
+
+class TooLate(Exception):
+    """The client gives up now."""
+
+
+class Ended(Exception):
+    """The connection is of no use any more."""
+
+
+class _SentAway(Ended):
+    """It ended before both sides knew each other."""
+
+
+def digest(key: bytes, role: bytes, address: Address, nonces: bytes) -> bytes:
+    """The proof that `role` knows the key.
+
+    The roles differ, so no proof can be echoed; and what proves it at one address does not at
+    another, where it may have been passed on to.
+    """
+    import hmac  # 2 ms to import, once per connection
+
+    return hmac.digest(key, b"unirun %b %b " % (role, repr(address).encode()) + nonces, "sha256")
+
+
+def same(one: bytes, other: bytes) -> bool:
+    import hmac
+
+    return hmac.compare_digest(one, other)
+
+
+def run_key() -> bytes:
+    """The key of this run: what the workers were told, or what multiprocessing hands down."""
+    if _context.authkey is not None:
+        return _context.authkey
+    from multiprocessing.process import current_process  # heavy, and no worker comes here
+
+    return bytes(current_process().authkey)
+
+
+def key_for_child(address: Address) -> tuple[bytes, ...]:
+    """The key, if what is pickled now goes into a process that is being started, and nowhere else.
+
+    It is where multiprocessing lets its own key be pickled.
+    """
+    context = sys.modules.get("multiprocessing.context")
+    if context is None or context.get_spawning_popen() is None:
+        return ()
+    return (keys.get(address) or run_key(),)
+
+
+def know_key(address: Address, key: bytes | None) -> None:
+    """In the new process; `key` is None for all that came there by any other way."""
+    if key is not None:
+        keys.setdefault(address, key)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and _context.authkey is not None:
+        # In a worker.  What its task starts may get a handle later, and has to know the key then.
+        process.current_process().authkey = _context.authkey
+
+
+def is_end(exc: BaseException) -> bool:
+    """Whether that came from the socket.  A signal handler may raise a TimeoutError too."""
+    return isinstance(exc, Ended) or (isinstance(exc, OSError) and exc.errno is not None)
+
+
+def lost(address: Address, exc: BaseException) -> Exception:
+    from unirun._errors import ManagerLost  # heavy, and rarely needed
+
+    if getattr(exc, "errno", None) not in _OUR_OWN:
+        memory_lost(address)
+    if isinstance(address, str):
+        _leftovers.remove(address)
+    return ManagerLost(
+        f"the manager of this shared object, at {address!r}, is gone or refused us ({exc}); "
+        "use the object while what made it is open, with the key of the same run"
+    )
+
+
+def connect(address: Address, give_up: float | None) -> socket.socket:
+    """A connection on which both sides know each other.
+
+    Raises ManagerLost, or TooLate at `give_up`.
+    """
+    return introduced(address, give_up)[0]
+
+
+def introduced(
+    address: Address, give_up: float | None, fds: list[int] | None = None
+) -> tuple[socket.socket, int]:
+    """The same, and the number of its session.
+
+    The descriptor of the manager's cells, if it has some, is put into `fds`, and is the caller's.
+    """
+    try:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return _attempt(address, give_up, fds)
+            except _SentAway:
+                continue  # in a crowd, perhaps; if the key is another, it will be so again
+        return _attempt(address, give_up, fds)
+    except Exception as exc:
+        if isinstance(exc, TimeoutError):
+            seconds_left(give_up)  # raises TooLate, if it is ours
+        if is_end(exc):
+            raise lost(address, exc) from exc
+        raise
+
+
+def _attempt(
+    address: Address, give_up: float | None, fds: list[int] | None
+) -> tuple[socket.socket, int]:
+    family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    _sockets.add(sock)
+    try:
+        _reach(sock, address, give_up)
+        if family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            seat = _shake_hands(sock, address, give_up, fds)
+        except ConnectionError as exc:
+            raise _SentAway(str(exc)) from exc
+        sock.settimeout(None)
+        return sock, seat
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _reach(sock: socket.socket, address: Address, give_up: float | None) -> None:
+    while True:
+        sock.settimeout(seconds_left(give_up))
+        try:
+            interruptible(sock.connect, address)
+        except BlockingIOError:  # a unix socket with too many in line; it does not wait by itself
+            interruptible(time.sleep, IN_LINE)
+            continue
+        return
+
+
+def _shake_hands(
+    sock: socket.socket, address: Address, give_up: float | None, fds: list[int] | None
+) -> int:
+    key = keys.get(address) or run_key()
+    theirs, ours = _receive(sock, NONCE_SIZE, give_up), os.urandom(NONCE_SIZE)
+    sock.sendall(ours + digest(key, b"client", address, theirs + ours))
+    proof = _receive(sock, DIGEST_SIZE + SEAT.size, give_up, fds)
+    if not same(proof[:DIGEST_SIZE], digest(key, b"server", address, theirs + ours)):
+        while fds:
+            os.close(fds.pop())
+        raise Ended("it does not know the key of this run")
+    return int(SEAT.unpack(proof[DIGEST_SIZE:])[0])
+
+
+def _receive(
+    sock: socket.socket, size: int, give_up: float | None, fds: list[int] | None = None
+) -> bytes:
+    """So many bytes, and the descriptors that come with them, if there is a list for these."""
+    data = b""
+    while len(data) < size:
+        sock.settimeout(seconds_left(give_up))
+        if fds is None or sock.family == socket.AF_INET:
+            piece = interruptible(sock.recv, size - len(data))
+        else:
+            flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            piece, more, _, _ = interruptible(socket.recv_fds, sock, size - len(data), 1, flags)
+            fds += more
+        if not piece:
+            raise _SentAway("it closed the connection before we knew each other")
+        data += piece
+    return data
+
+
+def seconds_left(give_up: float | None) -> float | None:
+    """Seconds to wait now, at most a day: the system cannot wait much longer."""
+    if give_up is None:
+        return None
+    left = give_up - time.monotonic()
+    if left <= 0:
+        raise TooLate
+    return min(left, 86400.0)
+
+
+# Every one of this process, for the fork.
+_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def close_in_fork() -> None:
+    """Leave the connections, and what they hold, to the parent.
+
+    Closing our copies lets the manager see the parent's end, and makes this process open its own.
+    """
+    for sock in list(_sockets):
+        sock.close()
