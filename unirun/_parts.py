@@ -73,6 +73,9 @@ class Parts:
         """What `run_chunk` returned: seconds it took, and what was not taken yet."""
         if isinstance(answer, tuple):  # it ran where nothing can get lost
             return answer[0], [Outcomes.of(answer[1])]
+        _handles: list[Any] = []  # kept until all outcomes have been unpickled
+        if isinstance(answer, list):
+            answer, *_handles = answer
         if isinstance(answer, bytes):
             self.hear(answer)
             answer = seconds_of(answer)

@@ -6,7 +6,8 @@ Light by rule: worker processes import it.
 2. Nothing that lives in `__main__`, or in a module another process could not import, travels by
    reference: bytes that name such a module are made again by cloudpickle, by value.
 3. What cannot be pickled raises SerializationError, which names the path to the culprit.
-4. An object of `LARGE` bytes and more is offered to a store, in pieces that are not copied before;
+4. Who has to keep the handles alive that are in a pickle is told of them (`handles_in`).
+5. An object of `LARGE` bytes and more is offered to a store, in pieces that are not copied before;
    what a store has taken is bytes that begin with `REFERENCE`, as no pickle does.
 """
 
@@ -15,14 +16,16 @@ from __future__ import annotations
 import sys
 from _pickle import Pickler, loads
 from _pickle import dumps as _pickle_dumps
+from _thread import get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pickle import PickleBuffer
     from types import ModuleType
-    from typing import Any, TypeAlias
+    from typing import Any, TypeAlias, TypeVar
 
+    T = TypeVar("T")
     # Takes a pickle in pieces and its buffers; returns a reference, or None if it refuses.
     Store: TypeAlias = Callable[[list[bytes], list[memoryview]], bytes | None]
 
@@ -33,10 +36,12 @@ __all__ = [
     "blame",
     "dumps",
     "encode",
+    "handles_in",
     "importable",
     "is_reference",
     "loads",
     "may_name",
+    "note_handle",
 ]
 
 PROTOCOL = 5
@@ -96,6 +101,40 @@ def _by_cloudpickle(
         reason = _reason(obj, exc, parts)
         raise SerializationError(f"{what} cannot be pickled: {reason}") from (first or exc)
     return data
+
+
+# -- handles on shared objects ------------------------------------------------------------------
+
+handles_exist = False
+"""Whether there may be handles in this process; `_handles` says so."""
+
+last_note = object()
+"""Another one after each handle that was pickled, in any thread."""
+
+_notes: dict[int, list[Any]] = {}  # by thread: the handles that `handles_in` has met there
+
+
+def note_handle(handle: Any) -> None:
+    """That handle is being pickled."""
+    global last_note
+    last_note = object()
+    notes = _notes.get(get_ident())
+    if notes is not None:
+        notes.append(handle)
+
+
+def handles_in(make: Callable[..., T], *args: Any, **kwargs: Any) -> tuple[T, list[Any]]:
+    """What `make` returns, and the handles that were pickled in it."""
+    thread = get_ident()
+    notes: list[Any] = []
+    before, _notes[thread] = _notes.get(thread), notes
+    try:
+        return make(*args, **kwargs), notes
+    finally:
+        if before is None:
+            del _notes[thread]
+        else:
+            _notes[thread] = before
 
 
 # -- large objects ------------------------------------------------------------------------------

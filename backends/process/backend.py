@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from unirun import _crowding
 from unirun._errors import ConfigError, ExecutorShutdown, SerializationError, TaskKilled
 from unirun._future import Future
 from unirun._machine import cpu_count
@@ -68,12 +69,14 @@ class ProcessBackend(Backend):
         self._pool = Pool(
             spec, self._state, launcher, self._exchange, self._setup_frame, self._let_go
         )
-        # Guards _closed, _started and the making of _manager.
+        # Guards _closed, _started and the making of _place.
         # Reentrant: a signal handler or a `__del__` may submit while its thread holds it.
         self._lock = threading.RLock()
         self._closed = False
         self._started = False
-        self._manager: Any = None  # hosts shared objects; ours until the last handle is dropped
+        self._place: Any = None  # where shared objects live; ours until the last handle is dropped
+
+        _crowding.pools.add(self)
 
     @property
     def max_workers(self) -> int:
@@ -238,26 +241,35 @@ class ProcessBackend(Backend):
         self._pool.post_in_turn(self._pool.kill_all, grace, reason)
 
     def stats(self) -> Stats:
-        return Stats(backend=self.name, max_workers=self._size, **self._pool.snapshot())
+        objects = 0 if self._place is None else self._place.objects()
+        counters = self._pool.snapshot()
+        return Stats(backend=self.name, max_workers=self._size, objects=objects, **counters)
 
     def running_calls(self) -> list[str]:
         return self._pool.running_names()
 
-    def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
-        from multiprocessing.process import current_process
+    def crew(self) -> _crowding.Crew:
+        seen = self._pool.snapshot()
+        waiting = seen["pending"] + self._pool.role.do(self._sent_ahead)
+        return _crowding.Crew([(pid, 0) for pid in seen["pids"]], waiting)
 
-        from unirun._manager import Manager
-        from unirun.sync import make_shared
+    def _sent_ahead(self) -> int:
+        """Calls that wait behind another one, in a worker."""
+        return len(self._state.calls()) - self._state.waiting - self._state.running
 
+    def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
-            if self._manager is None:
-                self._manager = Manager(key=bytes(current_process().authkey))
-        return make_shared(self._manager, kind, *args, **kwargs)
+            if self._place is None:
+                from unirun._connect import run_key
+                from unirun._place import Place
+
+                self._place = Place(self.spec.manager, run_key())
+        return self._place.make(kind, *args, **kwargs)
 
     def _let_go(self) -> None:
         """No worker is left; who still holds a shared object keeps its manager alive."""
-        with self._lock:
-            self._manager = None
+        if self._place is not None:
+            self._place.let_go()
 
     # -- what workers are told at their start -----------------------------------------------------
 

@@ -18,8 +18,9 @@ import threading
 import types
 from collections.abc import Iterator
 
+from unirun import _payload
 from unirun._errors import SerializationError
-from unirun._payload import dumps, encode, importable
+from unirun._payload import dumps, encode, handles_in, importable
 from unirun.backend import CallOptions, describe
 
 from .future import Profile
@@ -135,15 +136,32 @@ def payload(
     """
     inside = (*args, *kwargs.values()) if kwargs else args
     if not profile.function_id:
-        parts = (describe(fn), "args", "kwargs")
-        return encode((fn, args, kwargs), "the call", parts, store=store, inside=inside)
+        return _pickled((fn, args, kwargs), (describe(fn), "args", "kwargs"), store, inside)
     if not kwargs:
         for arg in args:
             if not is_plain(arg):
                 break
         else:
             return args
-    return encode((args, kwargs), "the call", ("args", "kwargs"), store=store, inside=inside)
+    return _pickled((args, kwargs), ("args", "kwargs"), store, inside)
+
+
+class Pickle(bytes):
+    """One with handles in it."""
+
+    handles: list[Any]
+
+
+def _pickled(call: Any, parts: tuple[str, ...], store: Store, inside: tuple[Any, ...]) -> bytes:
+    """The handles in it are kept alive by what is returned, and by that their objects."""
+    if not _payload.handles_exist:
+        return encode(call, "the call", parts, store=store, inside=inside)
+    data, handles = handles_in(encode, call, "the call", parts, store=store, inside=inside)
+    if handles:
+        kept: Any = Pickle(data) if type(data) is bytes else data  # a Parcel has room for them
+        kept.handles = handles
+        return kept  # type: ignore[no-any-return]
+    return data
 
 
 def _travels_by_name(fn: Any) -> bool:

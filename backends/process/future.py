@@ -100,11 +100,17 @@ class ProcessFuture(Future[Any]):
         return self._running_until is not None and time.monotonic() >= self._running_until
 
     def cancel_unsent(self) -> bool:
-        return self._end(CANCELLED_AND_NOTIFIED, None, None, only_pending=True)
+        ended = self._end(CANCELLED_AND_NOTIFIED, None, None, only_pending=True)
+        if ended:
+            self._payload = None
+        return ended
 
     def expire_unsent(self) -> bool:
         """Its time to wait is up; False if it does not wait any more."""
-        return self._begin() and self._fail(outcomes.queue_timeout_of(self))
+        ended = self._begin() and self._fail(outcomes.queue_timeout_of(self))
+        if ended:
+            self._payload = None
+        return ended
 
     def _invoke_callbacks(self) -> None:
         self._backend.call_back(super()._invoke_callbacks)

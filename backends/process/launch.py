@@ -104,7 +104,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def fds(self) -> list[int]:
-        """Descriptors of ours that a forked child of the program must not keep."""
+        """In a forked child of the program: descriptors of ours that it must close."""
 
     @abstractmethod
     def news(self) -> list[News]:
@@ -201,9 +201,9 @@ class ZygoteLauncher(Launcher):
 
     def fds(self) -> list[int]:
         if self._begun is not None:
-            return [self._begun[1].fileno()]
+            return [self._begun[1].detach()]  # else it would once more close one of that number
         copies = [fd for _, fds in self._unsent for fd in fds]
-        return copies if self._control is None else [self._control.fileno(), *copies]
+        return copies if self._control is None else [self._control.detach(), *copies]
 
     def news(self) -> list[News]:
         while self._control is not None:

@@ -62,11 +62,12 @@ def settle_answered(futures: Sequence[ProcessFuture]) -> None:
     plain = []
     for future in futures:
         answer, side = future._answer, future._side
-        future._answer = future._payload = future._side = None
+        future._answer = future._side = None
         if type(answer) is tuple:
             settle(future, side, *answer)
         else:
             plain.append((future, answer))
+        future._payload = None  # not before: handles in it may be in the answer, too
     succeed_all(plain)
 
 
@@ -78,9 +79,12 @@ def settle_cancelled(future: ProcessFuture) -> None:
 
 def settle_killed(future: ProcessFuture) -> None:
     """End a future whose worker was ended on purpose, and is dead."""
+    peer = future.victim_of or future._peer
     future._payload = future._side = None
     reason = future.reason or TaskKilled(f"{future.name} was killed")
     if isinstance(reason, TaskKilled):
+        if peer is not None and peer.obituary is not None:
+            reason.exitcode = peer.obituary.status
         future._killed(reason)
     else:
         future._fail(reason)

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from unirun import _context
+
 from . import wire
 from .arena import Parcel
 from .control import BEGUN, FILLED, Control
@@ -306,7 +308,13 @@ class Peer:
 
 
 def authkey() -> bytes:
-    """The key of `multiprocessing`, for the proxies of its managers; none until it is imported."""
+    """The key of this run, for shared objects and the proxies of `multiprocessing`'s managers.
+
+    None until that is imported.  A worker's pool passes on what the worker was told, so that
+    handles go from any depth to any other.
+    """
+    if _context.authkey is not None:
+        return _context.authkey
     process = sys.modules.get(_PROCESS)
     return bytes(process.current_process().authkey) if process is not None else b""
 

@@ -7,6 +7,7 @@
     setsid    a worker leads a session of its own        it leads a process group of its own
     proc      parentage is read from /proc               psutil asks the system
     sigio     the kernel ends a worker with its parent   a thread of the worker waits for that
+    cells     shared objects live in shared memory       their server is asked (see `_robust` there)
 
 `UNIRUN_WITHOUT=pidfd,memfd` in the environment takes features away, from this process and from its
 workers. It is there for tests: what runs on other systems is then run here.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import mmap
     import selectors
 
-FEATURES = ("epoll", "pidfd", "memfd", "setsid", "proc", "sigio")
+FEATURES = ("epoll", "pidfd", "memfd", "setsid", "proc", "sigio", "cells")
 
 
 def _present() -> frozenset[str]:

@@ -339,6 +339,8 @@ class Worker:
             answer = new_context().run(outcome, context, number, payload)
             if getpid() != self.pid:
                 _leave_forked_child(answer)
+            if _context.at_task_end is not None:
+                _context.at_task_end(context)
             self._running = 0  # before the look at _asked: `poll_cancelled` does it the other way
             if self._asked:
                 with self._pipe:  # from here on, a thread the task has left does not read from it
@@ -403,11 +405,11 @@ class Worker:
 
     def _outcome(self, context: WorkerContext, number: int, payload: Any) -> Any:
         """The answer: a plain value, or a pair of code and bytes."""
+        _context.running.set(context)  # what its arguments need, the task needs
         try:
             fn, args, kwargs = self._decode(number, payload)
         except BaseException as exc:  # user code runs in there  # noqa: BLE001
             return wire.UNREADABLE, _encode(exc, 1)
-        _context.running.set(context)
         try:
             value = fn(*args, **kwargs)
             if type(value) is types.CoroutineType:

@@ -59,6 +59,7 @@ def main(fd: int) -> None:
 
 class Zygote:
     def __init__(self, control: _socket.socket) -> None:
+        self._owner = os.getppid()
         self._control = control
         self._workers: dict[int, int] = {}  # pid -> number
         # Workers that were not forked yet: number, and descriptors, which are ours until then.
@@ -241,6 +242,8 @@ class Zygote:
             self._take_all_along()
         for pid in self._workers:
             kill_group(pid)
+        if not orderly:
+            _tidy_up_after(self._owner)
         os._exit(0)
 
     def _take_all_along(self) -> None:
@@ -256,6 +259,15 @@ class Zygote:
             except ChildProcessError:
                 return
             time.sleep(0.002)
+
+
+def _tidy_up_after(owner: int) -> None:
+    """The pool's process could not remove the sockets of what it shared with its workers."""
+    import tempfile
+
+    from unirun._leftovers import remove_those_of
+
+    remove_those_of(owner, tempfile.gettempdir())
 
 
 def _import_cloudpickle() -> None:
