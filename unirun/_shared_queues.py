@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import queue
 import time
 
+from unirun._async_channel import ITEM, AsyncSharedQueue, AsyncSharedSimpleQueue
+from unirun._celled import NOW, Celled
 from unirun._channel import NO_WAIT
+from unirun._deferral import uninterrupted
 from unirun._handles import SharedObject, dump, handle, load
 from unirun._thread_queues import NEGATIVE, ShutDown, refused
 
@@ -14,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-ITEM = "queue item"
+    from unirun._cells import Segment
+
 BATCH = 1 << 24  # bytes of a `put_many` that travel at once
 
 
-class SharedSimpleQueue(SharedObject):
+class SharedSimpleQueue(AsyncSharedSimpleQueue, Celled):
     """`queue.SimpleQueue` among processes: unbounded, so that `put` never waits for room."""
 
     __slots__ = ()
@@ -30,15 +35,56 @@ class SharedSimpleQueue(SharedObject):
         return handle(cls, manager.address, manager.create("Queue", 0), ())
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put an item; `block` and `timeout` are ignored."""
-        self._ask("put", (dump(item, ITEM),))
+        """Put an item; `block` and `timeout` are ignored.
+
+        Also in a finalizer or a signal handler, whatever its thread is doing.
+        """
+        data = item if type(item) is bytes else dump(item, ITEM)
+        try:
+            if self._put_soon(data, data is item):
+                return
+        except RuntimeError as exc:
+            if not isinstance(exc, self._cell.reentered):
+                raise
+            # Our own thread is inside the cell, and goes on when we have returned: another puts it.
+            _thread.start_new_thread(self._ask, ("put", (dump(item, ITEM),)))
+            return
+        self._ask("put", (dump(item, ITEM) if data is item else data,))
+
+    def _put_soon(self, data: bytes, plain: bool) -> bool:
+        """Put it at once, if there are no handles in it and the cell has room."""
+        cell = self._cell
+        if not cell or type(data) is not bytes or not cell.is_of(self._object_id):
+            return False
+        put: bool = cell.put_soon(data, plain)
+        return put
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take an item; raises `queue.Empty` if there is none, now or within `timeout` seconds."""
+        cell = self._cell
+        if cell and timeout is None and cell.is_of(self._object_id):
+            note = [None]
+            try:
+                found = cell.get(None if block else NOW, note)
+            except BaseException:  # a signal handler's, perhaps with the item in our hands
+                cell.put_back(note)
+                raise
+            if type(found) is tuple:
+                data, plain = found
+                return data if plain else load(data, ITEM)
+        return self._get(block, timeout)
+
+    @uninterrupted
+    def _get(self, block: bool, timeout: float | None) -> Any:
         status, value = self._ask("get", (), self._get_timeout(block, timeout))
         if status == "item":
             return load(value, ITEM)
         raise queue.Empty if status == "timeout" else ShutDown
+
+    def _open_cell(self, segment: Segment, index: int) -> Any:
+        from unirun._cell_queues import QueueCell
+
+        return QueueCell(segment, index, self._facts[0] if self._facts else 0)
 
     def put_nowait(self, item: Any) -> None:
         """`put(item, block=False)`."""
@@ -70,7 +116,7 @@ class SharedSimpleQueue(SharedObject):
         return timeout
 
 
-class SharedQueue(SharedSimpleQueue):
+class SharedQueue(SharedSimpleQueue, AsyncSharedQueue):
     """`queue.Queue` among processes.
 
     An item is taken by one `get` only, and lost only with the process that took it: if that dies
@@ -108,7 +154,10 @@ class SharedQueue(SharedSimpleQueue):
         Raises ShutDown once the queue is shut down, and SerializationError for an item that
         cannot be pickled.  When it returns, the item is in the queue.
         """
-        args = (dump(item, ITEM), self._priority(item))
+        data = item if type(item) is bytes else dump(item, ITEM)
+        if timeout is None and self._put_soon(data, data is item):
+            return
+        args = (dump(item, ITEM) if data is item else data, self._priority(item))
         status, _ = self._ask("put", args, self._put_timeout(block, timeout))
         if status != "ok":
             raise queue.Full if status == "timeout" else ShutDown
@@ -133,6 +182,7 @@ class SharedQueue(SharedSimpleQueue):
             accepted += len(batch)
             left = left if end is None else max(0.0, end - time.monotonic())
 
+    @uninterrupted
     def get_many(self, limit: int, block: bool = True, timeout: float | None = None) -> list[Any]:
         """Wait as `get` does, then take as many items as there are, at most `limit`."""
         status, value = self._ask("get_many", (limit,), self._get_timeout(block, timeout))

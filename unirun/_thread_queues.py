@@ -1,7 +1,8 @@
-"""The standard library's queues with what unirun's have more: batches, iteration, shut-down.
+"""The standard library's queues with what unirun's have more.
 
-They are `queue.Queue` objects: only Python before 3.13, which has no `shutdown()`, gets its own
-`put` and `get`, with the behaviour of 3.13.
+Batches, iteration, shut-down and, from `_async_queues`, methods for coroutines.  They are
+`queue.Queue` objects: only Python before 3.13, which has no `shutdown()`, gets its own `put` and
+`get`, with the behaviour of 3.13.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import queue
 import sys
 import time
 
+from unirun._async_queues import AsyncQueue
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from typing import Any, Self
 
 __all__ = ["LifoQueue", "PriorityQueue", "Queue", "ShutDown", "refused"]
 
@@ -50,10 +53,8 @@ else:
 
         def get(self, block: bool = True, timeout: float | None = None) -> Any:
             with self.not_empty:
-                if not (self.is_shutdown and not self._qsize()):
-                    self._await(self.not_empty, self._has_no_item, block, timeout, queue.Empty)
-                if not self._qsize():
-                    raise ShutDown
+                if timeout is not None or not self._qsize():  # nearly always neither
+                    self._await_item(block, timeout)
                 item = self._get()
                 self.not_full.notify()
                 return item
@@ -72,6 +73,12 @@ else:
                     self.all_tasks_done.notify_all()
                 self.not_empty.notify_all()
                 self.not_full.notify_all()
+
+        def _await_item(self, block: bool, timeout: float | None) -> None:
+            if not (self.is_shutdown and not self._qsize()):
+                self._await(self.not_empty, self._has_no_item, block, timeout, queue.Empty)
+            if not self._qsize():
+                raise ShutDown
 
         def _has_no_room(self) -> bool:
             return self._qsize() >= self.maxsize
@@ -108,7 +115,7 @@ def refused(error: Exception, accepted: int) -> Exception:
     return error
 
 
-class _Batches(queue.Queue):  # type: ignore[type-arg]
+class _Batches(AsyncQueue):
     def put_many(
         self, items: Iterable[Any], block: bool = True, timeout: float | None = None
     ) -> None:
@@ -144,6 +151,16 @@ class _Batches(queue.Queue):  # type: ignore[type-arg]
             except ShutDown:
                 return
             yield item
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next item, until the queue is shut down and empty."""
+        try:
+            return await self.aget()
+        except ShutDown:
+            raise StopAsyncIteration from None
 
 
 class Queue(_Batches, _WithShutdown):
