@@ -10,11 +10,20 @@ if TYPE_CHECKING:
     from concurrent.futures import wait as wait
 
     from unirun._api import Barrier as Barrier
+    from unirun._api import BoundedSemaphore as BoundedSemaphore
+    from unirun._api import Condition as Condition
+    from unirun._api import Dict as Dict
     from unirun._api import Event as Event
     from unirun._api import LifoQueue as LifoQueue
+    from unirun._api import List as List
+    from unirun._api import Lock as Lock
     from unirun._api import PriorityQueue as PriorityQueue
     from unirun._api import Queue as Queue
+    from unirun._api import RLock as RLock
+    from unirun._api import Semaphore as Semaphore
     from unirun._api import SimpleQueue as SimpleQueue
+    from unirun._api import Value as Value
+    from unirun._api import local as local
     from unirun._api import map as map
     from unirun._api import run as run
     from unirun._api import submit as submit
@@ -22,12 +31,16 @@ if TYPE_CHECKING:
     from unirun._config import configure as configure
     from unirun._context import TaskContext as TaskContext
     from unirun._context import current_task as current_task
+    from unirun._current import Activity as Activity
+    from unirun._current import Timer as Timer
     from unirun._errors import BackendUnavailable as BackendUnavailable
+    from unirun._errors import BarrierTooLarge as BarrierTooLarge
     from unirun._errors import ConfigError as ConfigError
     from unirun._errors import DeadlockError as DeadlockError
     from unirun._errors import DeserializationError as DeserializationError
     from unirun._errors import ExecutorShutdown as ExecutorShutdown
     from unirun._errors import InitializerFailed as InitializerFailed
+    from unirun._errors import LockAbandoned as LockAbandoned
     from unirun._errors import ManagerLost as ManagerLost
     from unirun._errors import NotKillable as NotKillable
     from unirun._errors import QueueTimeout as QueueTimeout
@@ -56,11 +69,14 @@ if TYPE_CHECKING:
     from unirun.sync import ShutDown as ShutDown
 else:
     _HOME = {
-        "unirun._api": "Barrier Event LifoQueue PriorityQueue Queue SimpleQueue map run submit",
+        "unirun._api": "Barrier BoundedSemaphore Condition Dict Event LifoQueue List Lock "
+        "PriorityQueue Queue RLock Semaphore SimpleQueue Value local map run submit",
         "unirun._config": "config configure",
         "unirun._context": "TaskContext current_task",
-        "unirun._errors": "BackendUnavailable ConfigError DeadlockError DeserializationError "
-        "ExecutorShutdown InitializerFailed ManagerLost NotKillable QueueTimeout RemoteError "
+        "unirun._current": "Activity Timer",
+        "unirun._errors": "BackendUnavailable BarrierTooLarge ConfigError DeadlockError "
+        "DeserializationError ExecutorShutdown InitializerFailed LockAbandoned ManagerLost "
+        "NotKillable QueueTimeout RemoteError "
         "SerializationError TaskCancelled TaskKilled TaskMemoryExceeded TaskTimeout UnirunError "
         "UnknownBackend UnsupportedByBackend WorkerCrashed",
         "unirun._executor": "Executor current_executor explain",
@@ -91,11 +107,16 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activity",
     "BackendUnavailable",
     "Barrier",
+    "BarrierTooLarge",
+    "BoundedSemaphore",
+    "Condition",
     "ConfigError",
     "DeadlockError",
     "DeserializationError",
+    "Dict",
     "Event",
     "Executor",
     "ExecutorShutdown",
@@ -103,15 +124,20 @@ __all__ = [
     "InitializerFailed",
     "Kind",
     "LifoQueue",
+    "List",
+    "Lock",
+    "LockAbandoned",
     "ManagerLost",
     "NotKillable",
     "PriorityQueue",
     "Queue",
     "QueueFull",
     "QueueTimeout",
+    "RLock",
     "RemoteError",
     "Requirement",
     "Retry",
+    "Semaphore",
     "SerializationError",
     "ShutDown",
     "SimpleQueue",
@@ -121,10 +147,12 @@ __all__ = [
     "TaskKilled",
     "TaskMemoryExceeded",
     "TaskTimeout",
+    "Timer",
     "UnirunError",
     "UnknownBackend",
     "UnknownOption",
     "UnsupportedByBackend",
+    "Value",
     "WorkerCrashed",
     "as_completed",
     "config",
@@ -133,6 +161,7 @@ __all__ = [
     "current_executor",
     "current_task",
     "explain",
+    "local",
     "map",
     "run",
     "submit",

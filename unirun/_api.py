@@ -12,7 +12,8 @@ from unirun._map import MapResult
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["Barrier", "Event", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
+__all__ = ["Barrier", "BoundedSemaphore", "Condition", "Dict", "Event", "LifoQueue", "List", "Lock"]
+__all__ += ["PriorityQueue", "Queue", "RLock", "Semaphore", "SimpleQueue", "Value", "local"]
 __all__ += ["map", "run", "submit"]
 
 
@@ -84,3 +85,48 @@ def Barrier(
 ) -> Any:
     """`Executor.Barrier` of the current executor."""
     return current_executor().Barrier(parties, action, timeout)
+
+
+def Lock(*, on_abandoned: str = "flag") -> Any:
+    """`Executor.Lock` of the current executor."""
+    return current_executor().Lock(on_abandoned=on_abandoned)
+
+
+def RLock(*, on_abandoned: str = "flag") -> Any:
+    """`Executor.RLock` of the current executor."""
+    return current_executor().RLock(on_abandoned=on_abandoned)
+
+
+def Condition(lock: Any = None) -> Any:
+    """`Executor.Condition` of the current executor."""
+    return current_executor().Condition(lock)
+
+
+def Semaphore(value: int = 1) -> Any:
+    """`Executor.Semaphore` of the current executor."""
+    return current_executor().Semaphore(value)
+
+
+def BoundedSemaphore(value: int = 1) -> Any:
+    """`Executor.BoundedSemaphore` of the current executor."""
+    return current_executor().BoundedSemaphore(value)
+
+
+def Value(*args: Any) -> Any:
+    """`Executor.Value` of the current executor."""
+    return current_executor().Value(*args)
+
+
+def Dict(*args: Any, **kwargs: Any) -> Any:
+    """`Executor.Dict` of the current executor."""
+    return current_executor().Dict(*args, **kwargs)
+
+
+def List(iterable: Iterable[Any] = ()) -> Any:
+    """`Executor.List` of the current executor."""
+    return current_executor().List(iterable)
+
+
+def local() -> Any:
+    """`Executor.local` of the current executor."""
+    return current_executor().local()

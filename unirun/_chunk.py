@@ -12,6 +12,7 @@ import time
 from marshal import dumps as marshal
 
 from unirun._context import current_task
+from unirun._payload import handles_in
 from unirun._record import ENTRIES, FLOATS, NUMBERS, PICKLED, PLAIN, RAISED, Record
 
 TYPE_CHECKING = False
@@ -28,10 +29,11 @@ _END = object()
 
 def run_chunk(
     fn: Callable[..., Any], columns: tuple[Sequence[Any], ...]
-) -> bytes | float | tuple[float, list[tuple[bool, Any]]]:
+) -> bytes | float | list[Any] | tuple[float, list[tuple[bool, Any]]]:
     """Seconds it took, and the outcomes: (True, value) or (False, exception) for each item.
 
-    In a worker process, where nothing may get lost, that is what `Record.end` returns.
+    In a worker process, where nothing may get lost, that is what `Record.end` returns; in a list
+    with the handles that are in the outcomes, if there are any: these are not unpickled for long.
     """
     context = current_task()
     emit: Any = None if context is None else context.emit
@@ -42,8 +44,11 @@ def run_chunk(
         return time.perf_counter() - start, outcomes
     record = Record(emit.memory, emit.index, len(columns[0]), emit)
     try:
-        _run_all(call, items, record)
-        return b"" if record.abandoned else record.end(time.perf_counter() - start)
+        _, handles = handles_in(_run_all, call, items, record)
+        if record.abandoned:
+            return b""
+        answer = record.end(time.perf_counter() - start)
+        return [answer, *{id(handle): handle for handle in handles}.values()] if handles else answer
     finally:
         record.close()
 

@@ -16,15 +16,18 @@ import weakref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from unirun._executor import Executor
     from unirun.backend import Backend
 
-__all__ = ["close", "join", "on_exit"]
+__all__ = ["around_exit", "close", "join", "on_exit"]
 
 _open: weakref.WeakSet[Executor] = weakref.WeakSet()
 _registered = False
+# What is called at exit before and after the executors end; the first is told of a Ctrl-C.
+_before: Callable[[bool], None] | None = None
+_after: Callable[[], None] | None = None
 
 
 def close(backends: Iterable[Backend], **how: bool) -> None:
@@ -52,13 +55,23 @@ def on_exit(executor: Executor) -> None:
         threading._register_atexit(_end_all)  # type: ignore[attr-defined]
 
 
+def around_exit(before: Callable[[bool], None], after: Callable[[], None]) -> None:
+    """Have these called before and after the executors end at exit; for `_lasting` alone."""
+    global _before, _after
+    _before, _after = before, after
+
+
 def _end_all() -> None:
-    executors = [each for each in list(_open) if not each._closed or each._backends]
     interrupted = _ended_by_ctrl_c()
+    if _before is not None:
+        _before(interrupted)
+    executors = [each for each in list(_open) if not each._closed or each._backends]
     for executor in executors:
         executor.shutdown(wait=False, cancel_futures=interrupted, kill=interrupted)
     for executor in executors:
         _end(executor)
+    if _after is not None:
+        _after()
 
 
 def _ended_by_ctrl_c() -> bool:

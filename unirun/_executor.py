@@ -36,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from unirun._activity import Activity
     from unirun._map import MapResult, OpenMaps
 
 __all__ = ["Executor", "current_executor", "explain"]
@@ -70,6 +71,8 @@ class Executor(Submitter, concurrent.futures.Executor):
             arguments ("64MiB"), or both ("1000, 64MiB"); None: no limit.
         when_full: what a submit does at that limit: "block" until there is room, or "raise"
             QueueFull. A submit from inside a call or a done-callback is always let in.
+        manager: what hosts objects that processes share: a "thread" of this process (default), or a
+            "process" of its own, which answers however busy this one is.
         name: for threads and messages.
         backend_options: what only the backend given by `backend=` understands.
 
@@ -94,6 +97,7 @@ class Executor(Submitter, concurrent.futures.Executor):
         grace: float | None = None,
         max_pending: int | str | Iterable[int | str] | None = None,
         when_full: str | None = None,
+        manager: str | None = None,
         name: str | None = None,
         **backend_options: Any,
     ) -> None:
@@ -111,6 +115,7 @@ class Executor(Submitter, concurrent.futures.Executor):
             grace=grace,
             max_pending=max_pending,
             when_full=when_full,
+            manager=manager,
         )
         check_own_options(Executor, made_with.get("backend"), backend_options)
         self._owner = self
@@ -127,10 +132,11 @@ class Executor(Submitter, concurrent.futures.Executor):
         # Guards _backends and _closed. A backend is made while it is held, so that there is one.
         self._lock = threading.RLock()
         self._backends: dict[str, Backend] = {}
-        self._closed = False
+        self._closed = self._killed = False
         self._plans = Plans(quick=self._gate is None)
         self._given = Given()
         self._maps: OpenMaps | None = None
+        self._activities: dict[int, Activity] = {}  # that run, by id; each adds and drops itself
         self._held = HeldCalls(self._name)
         self._tokens: list[Any] = []
         # A dropped executor ends its backends; they finish what they have.
@@ -294,7 +300,8 @@ class Executor(Submitter, concurrent.futures.Executor):
             wait: return when all calls have ended and all workers are gone.
             cancel_futures: cancel the calls that have not begun.
             timeout: seconds to wait at most.
-            kill: kill what still runs: at once, or after `timeout` if that is given.
+            kill: kill what still runs: at once, or after `timeout` if that is given. This includes
+                activities, which are left alone otherwise.
 
         Raises:
             TimeoutError: `timeout` passed and `kill` was not set; calls go on.
@@ -314,6 +321,8 @@ class Executor(Submitter, concurrent.futures.Executor):
         if cancel_futures or at_once:
             self._held.stop()
             close(backends, cancel_futures=True, kill=at_once)
+        if at_once:
+            self._kill_activities(wait)
         if not wait:
             self._held.then(lambda: close(backends))
         else:
@@ -332,13 +341,23 @@ class Executor(Submitter, concurrent.futures.Executor):
         if settled and self._held.wait(until):
             close(backends)  # who waited may be here before `then` has done it
             if join(backends, until):
+                if kill and until is not None:
+                    self._kill_activities(wait=True, until=until)
                 return
         if not kill:
             running = [name for backend in backends for name in backend.running_calls()]
             raise TimeoutError(f"calls still run after {timeout:g} s: {', '.join(running)}")
         self._held.stop()
         close(backends, cancel_futures=True, kill=True)
+        self._kill_activities(wait=True)
         join(backends, None)
+
+    def _kill_activities(self, wait: bool, until: float | None = None) -> None:
+        self._killed = True
+        if self._activities:
+            from unirun._activity import kill_all  # few programs have one
+
+            kill_all(self._activities.values(), wait, until)
 
     def resize(self, max_workers: int | str) -> None:
         """Have so many workers from now on, in each backend that runs and each that will.

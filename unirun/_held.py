@@ -1,7 +1,7 @@
-"""Calls of an executor that are not with a backend for good: in line in a view, or run again.
+"""Calls of an executor that are not with a backend: in line in a view, run again, or for later.
 
-A backend is not told of its end before they are: the line first, since who has a turn may be run
-again.  Either is made at first need; few executors have one.
+A backend is not told of its end before they are: timers first, then the line, since who has a turn
+may be run again.  Each is made at first need; few executors have one.
 """
 
 from __future__ import annotations
@@ -21,19 +21,30 @@ if TYPE_CHECKING:
     from unirun._pending import Gate
     from unirun._plan import Plan
     from unirun._retry import RetriedCalls
+    from unirun._timer import Timers
     from unirun.backend import CallOptions
 
 __all__ = ["HeldCalls", "gate_for", "hand_over"]
 
 
 class HeldCalls:
-    """The line and the retried calls of one executor."""
+    """The line, the retried calls and the timers of one executor."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.RLock()  # guards the making of the two below
+        self._lock = threading.RLock()  # guards the making of the three below
         self._line: Line | None = None
         self._retried: RetriedCalls | None = None
+        self._timers: Timers | None = None
+
+    @property
+    def timers(self) -> Timers:
+        with self._lock:
+            if self._timers is None:
+                from unirun._timer import Timers
+
+                self._timers = Timers(f"{self._name}-timers")
+            return self._timers
 
     @property
     def line(self) -> Line:
@@ -58,7 +69,9 @@ class HeldCalls:
         return 0 if self._line is None else self._line.waiting_for(backend)
 
     def stop(self) -> None:
-        """Cancel what waits in line, and make no further attempts."""
+        """Cancel what waits in line or for its time, and make no further attempts."""
+        if self._timers is not None:
+            self._timers.stop()
         if self._line is not None:
             self._line.stop()
         if self._retried is not None:
@@ -66,6 +79,8 @@ class HeldCalls:
 
     def then(self, do: Callable[[], None]) -> None:
         """Call `do()` once nothing is held: now, or in the thread that sees to the last."""
+        if self._timers is not None:
+            self._timers.close()
         if self._line is not None:
             self._line.then(lambda: self._then_retried(do))
         else:
@@ -79,6 +94,8 @@ class HeldCalls:
 
     def wait(self, until: float | None) -> bool:
         """Wait until nothing is held; False if that moment passed first."""
+        if self._timers is not None and not self._timers.wait(until):
+            return False
         if self._line is not None and not self._line.wait(until):
             return False
         return self._retried is None or self._retried.wait(until)

@@ -23,6 +23,7 @@ class Settings(TypedDict, total=False):
     max_pending: int | str | Iterable[int | str] | None
     when_full: str
     exit_grace: float | str
+    manager: str
     backend: str | Mapping[str, Mapping[str, Any]] | None
     kind: str
     routes: Mapping[str, str] | str

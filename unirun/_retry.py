@@ -346,6 +346,7 @@ class RetriedCalls:
         )
 
     def _ended(self, future: Any) -> None:
+        future._submit = None  # it holds the arguments
         with self._lock:
             self._open.discard(future)
             if self._open or not self._then:

@@ -130,8 +130,19 @@ class Submitter(SharedNames):
         """Where a call of `fn` would run, why, and where each setting came from; runs nothing."""
         return self._owner._chooser.explain(fn, self._given)
 
-    def _shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+    def _shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         return self._owner._make_shared(kind, self._given, args, kwargs)
+
+    def _lasting(self, what: str, /, *args: Any, **kwargs: Any) -> Any:
+        """A Timer or an Activity that uses this executor or view."""
+        made: Any
+        if what == "Timer":
+            from unirun._timer import Timer as made
+        else:
+            from unirun._activity import Activity as made
+        item = made(*args, **kwargs)
+        item._submitter = self
+        return item
 
 
 class View(Submitter, concurrent.futures.Executor):

@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
+from unirun import _context
 from unirun._context import TaskContext, Token, running
 from unirun._errors import TaskTimeout, UnsupportedByBackend
 from unirun._future import Future
@@ -90,6 +91,8 @@ class WorkerSpec:
     preload: tuple[str, ...] = ()
     idle_timeout: float | None = 60.0
     grace: float = 3.0
+    manager: str = "thread"
+    """What hosts objects that processes share: a "thread" of this process, or a "process"."""
     name: str = "unirun"
     settings: bytes | None = None
     """The resolved settings for workers that read them, pickled by `_config`."""
@@ -121,7 +124,11 @@ DEFAULT_OPTIONS = CallOptions()
 
 @record
 class Stats:
-    """A snapshot of counters; `abandoned` counts threads whose call timed out and runs on."""
+    """A snapshot of counters.
+
+    `abandoned` counts threads whose call timed out and runs on, `objects` the shared objects that
+    live for the backend outside of its caller's memory.
+    """
 
     backend: str
     max_workers: int
@@ -133,6 +140,7 @@ class Stats:
     crashed: int = 0
     abandoned: int = 0
     pids: tuple[int, ...] = ()
+    objects: int = 0
 
 
 _call_ids = itertools.count(1)
@@ -194,7 +202,7 @@ class Backend(ABC):
         return []
 
     @abstractmethod
-    def shared(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+    def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         """A new shared object, usable in calls; `kind` is its class: "Queue", "Event", ..."""
 
     def check(self, options: CallOptions) -> None:
@@ -324,6 +332,9 @@ def run_in_context(
         return run_to_end(fn, args, kwargs), None
     except BaseException as exc:  # noqa: BLE001  # whatever a task raises is its outcome
         return None, without_caller_frames(exc, 2)
+    finally:
+        if _context.at_task_end is not None:
+            _context.at_task_end(context)
 
 
 def overtime(name: str, options: CallOptions) -> str:
