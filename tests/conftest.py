@@ -9,13 +9,29 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from parties import (
+    MAPPINGS,
+    NEVER_IN_CELLS,
+    SERVED_BY,
+    DistantParty,
+    Mapping,
+    ProcessParty,
+    be_served_by,
+    distant_threads,
+    process_parties,
+)
 
 import unirun
+from unirun._config import reset
+from unirun._manager import Manager
+from unirun._robust import find
+from unirun.sync import make_shared, make_thread
 
 GRACE = 5.0  # seconds that what a test has ended may take to go away
 FD_SLACK = 2  # descriptors that the standard library opens once and keeps
@@ -32,6 +48,21 @@ STANDARD_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkser
 
 def pytest_report_header() -> str:
     return f"unirun: {Path(unirun.__file__).parent}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Try only once what no cell has a part in."""
+    kept, spare = [], []
+    for item in items:
+        (spare if _is_spare(getattr(item, "callspec", None)) else kept).append(item)
+    config.hook.pytest_deselected(items=spare)
+    items[:] = kept
+
+
+def _is_spare(callspec: Any) -> bool:
+    params = {} if callspec is None else callspec.params
+    alone = params.get("mapping") == "thread" or params.get("kind") in NEVER_IN_CELLS
+    return bool(find()) and params.get("served_by") == "server" and alone
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +86,83 @@ def module_leaves_no_process() -> Iterator[None]:
     yield
     left = _left_processes(before)
     assert not left, "the module leaves behind:\n  " + "\n  ".join(left)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty working directory, and no setting from outside or from another test."""
+    for variable in [name for name in os.environ if name.startswith("UNIRUN_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    reset()
+    yield tmp_path
+    monkeypatch.undo()
+    reset()
+
+
+# -- who takes part in a test of shared objects, see parties.py --------------------------------
+
+
+@pytest.fixture(scope="module", params=SERVED_BY)
+def served_by(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Who serves requests on shared objects, in every process of the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        be_served_by(request.param, patch)
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def processes(served_by: str) -> Iterator[list[ProcessParty]]:
+    """Three for all tests of a module: make sure to leave none in a call."""
+    with process_parties(3) as parties:
+        yield parties
+
+
+@pytest.fixture(scope="module")
+def distant(served_by: str) -> Iterator[list[DistantParty]]:
+    """Three threads of one other process, likewise."""
+    with distant_threads(3) as parties:
+        yield parties
+
+
+@pytest.fixture
+def party(served_by: str) -> Iterator[ProcessParty]:
+    """A process of the test's own, to be killed."""
+    with process_parties(1) as [party]:
+        yield party
+
+
+@pytest.fixture
+def other(served_by: str) -> Iterator[ProcessParty]:
+    with process_parties(1) as [party]:
+        yield party
+
+
+@pytest.fixture
+def manager(served_by: str) -> Iterator[Manager]:
+    manager = Manager()
+    yield manager
+    manager.close()
+
+
+@pytest.fixture
+def make(manager: Manager) -> Callable[..., Any]:
+    return lambda kind, /, *args, **kwargs: make_shared(manager, kind, *args, **kwargs)
+
+
+@pytest.fixture(params=MAPPINGS)
+def mapping(
+    request: pytest.FixtureRequest, processes: list[ProcessParty], distant: list[DistantParty]
+) -> Mapping:
+    # Both kinds of parties are up before the leak check of the first test, which would
+    # otherwise take them for leaks.
+    if request.param == "thread":
+        return Mapping(make_thread)
+    parties = {"processes": processes, "distant": distant}.get(request.param)
+    return Mapping(request.getfixturevalue("make"), parties)
+
+
+# -- what a test leaves behind -----------------------------------------------------------------
 
 
 def _end_default_executor() -> None:

@@ -8,15 +8,35 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
-from unirun import _channel
+import psutil
+import pytest
+
+from unirun import _cells, _channel, _segments
 from unirun._manager import Manager
-from unirun.sync import make_shared
+from unirun._robust import find
+from unirun.sync import make_shared, make_thread
 
 PATIENCE = 20.0  # seconds after which a test has failed
+
+SERVED_BY = ["cells", pytest.param("server", marks=pytest.mark.again)] if find() else ["server"]
+
+NEVER_IN_CELLS = ("BoundedSemaphore", "LifoQueue", "PriorityQueue", "Semaphore")
+
+
+def be_served_by(server: str, environment: pytest.MonkeyPatch) -> None:
+    """From now on, in this process and those started from it, that one serves requests.
+
+    With "cells", the server does only what no cell can.
+    """
+    if server == "server":
+        environment.setenv("UNIRUN_WITHOUT", "cells")
 
 
 class ThreadParty:
@@ -45,21 +65,13 @@ class ThreadParty:
         return value
 
 
-class ProcessParty:
-    """A process that makes one call after the other; `kill` it as you like."""
+class DistantParty:
+    """A thread of another process, that makes one call after the other."""
 
-    def __init__(self, method: str = "spawn") -> None:
-        context = multiprocessing.get_context(method)
-        self._pipe, theirs = context.Pipe()
-        self._process: Any = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
-        theirs.close()
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
 
-    @property
-    def pid(self) -> int:
-        return int(self._process.pid)
-
-    def start(self, function: Callable[..., Any], *args: Any) -> "ProcessParty":
+    def start(self, function: Callable[..., Any], *args: Any) -> Self:
         self._pipe.send((function, args))
         return self
 
@@ -70,6 +82,28 @@ class ProcessParty:
         if not succeeded:
             raise value
         return value
+
+    def say_goodbye(self) -> None:
+        try:
+            self._pipe.send(None)
+        except OSError:
+            pass  # it was killed
+
+
+class ProcessParty(DistantParty):
+    """The main thread of a process of its own; `kill` it as you like."""
+
+    def __init__(self, method: str = "spawn") -> None:
+        context = multiprocessing.get_context(method)
+        pipe, theirs = context.Pipe()
+        super().__init__(pipe)
+        self._process: Any = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -84,15 +118,16 @@ class ProcessParty:
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
     def close(self) -> None:
-        try:
-            self._pipe.send(None)
-        except OSError:
-            pass  # it was killed
-        self._process.join(5)  # if a test has failed, it may wait for ever
-        self._process.kill()
-        self._process.join(PATIENCE)
-        self._process.close()
+        self.say_goodbye()
+        _end(self._process)
         self._pipe.close()
+
+
+def _end(process: Any) -> None:
+    process.join(5)  # if a test has failed, it may wait for ever
+    process.kill()
+    process.join(PATIENCE)
+    process.close()
 
 
 @contextlib.contextmanager
@@ -106,12 +141,40 @@ def process_parties(number: int, method: str = "spawn") -> Iterator[list[Process
             party.close()
 
 
-_teller: Connection
+@contextlib.contextmanager
+def distant_threads(number: int) -> Iterator[list[DistantParty]]:
+    """So many threads of one other process."""
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(number)]
+    theirs = [pipe for _, pipe in pipes]
+    process = context.Process(target=_serve_many, args=(theirs,), daemon=True)
+    process.start()
+    for pipe in theirs:
+        pipe.close()
+    parties = [DistantParty(pipe) for pipe, _ in pipes]
+    try:
+        yield parties
+    finally:
+        for party in parties:
+            party.say_goodbye()
+        _end(process)
+        for pipe, _ in pipes:
+            pipe.close()
+
+
+_here = threading.local()  # in a party: the `pipe` by which this thread is told
+
+
+def _serve_many(pipes: list[Connection]) -> None:
+    threads = [threading.Thread(target=_serve, args=(pipe,)) for pipe in pipes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _serve(pipe: Connection) -> None:
-    global _teller
-    _teller = pipe
+    _here.pipe = pipe
     while True:
         try:
             call = pipe.recv()
@@ -128,28 +191,112 @@ def _serve(pipe: Connection) -> None:
 
 
 def tell(value: Any) -> None:
-    """In a process party: let the test go on while the call goes on."""
-    _teller.send((True, value))
+    """In a party of another process: let the test go on while the call goes on."""
+    _here.pipe.send((True, value))
+
+
+MAPPINGS = ("thread", "home", "processes", "distant")
+"""Threads with the standard library's objects; shared objects among threads of their owner, among
+processes, and among threads of one process that is not their owner."""
 
 
 class Mapping:
     """Makes objects of one mapping, and calls functions where they are used."""
 
-    def __init__(self, make: Callable[..., Any], parties: list[ProcessParty] | None = None) -> None:
+    def __init__(
+        self, make: Callable[..., Any], parties: Sequence[DistantParty] | None = None
+    ) -> None:
         self.make = make
-        self._processes = parties
-        self._free = list(parties or ())
+        self.shared = make is not make_thread
+        self.size = 3  # calls that can go on at a time, beside the test itself
+        self._parties = None if parties is None else list(parties)
 
-    def start(self, function: Callable[..., Any], *args: Any) -> Any:
+    def start(self, function: Callable[..., Any], *args: Any) -> "Call":
         """Call it in another party; `result()` of what this returns is what it returned."""
-        party = ThreadParty() if self._processes is None else self._free.pop()
-        return party.start(function, *args)
+        if self._parties is None:
+            return Call(ThreadParty().start(function, *args), lambda: None)
+        party = self._parties.pop()
+        return Call(party.start(function, *args), partial(self._parties.append, party))
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """The same, for one that comes to an end by itself."""
-        if self._processes is None:
-            return ThreadParty().start(function, *args).result()
-        return self._processes[0].start(function, *args).result()
+        return self.start(function, *args).result()
+
+
+class Call(NamedTuple):
+    """A call under way in a party, which is free for another after its `result()`."""
+
+    party: ThreadParty | DistantParty
+    free: Callable[[], None]
+
+    def result(self) -> Any:
+        try:
+            return self.party.result()
+        finally:
+            self.free()
+
+
+def wait_until(true: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "it does not become true"
+        time.sleep(0.001)
+
+
+def soon(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The first answer that is not False, of a call that waits for no time or hardly any.
+
+    What a manager says too late, because the machine is busy, is "not in time", and rightly so.
+    """
+    end = time.monotonic() + PATIENCE
+    while (answer := function(*args, **kwargs)) is False:
+        assert time.monotonic() < end, "it is never in time"
+    return answer
+
+
+def number_waiting(subject: Any) -> int:
+    """How many wait for that object now; the test is in its owner.
+
+    Between two looks at its cell, a thread that sleeps there is not counted for a moment.
+    """
+    home = getattr(subject, "_home", None)
+    if home is None:
+        return sum(len(condition._waiters) for condition in _conditions(subject))
+    host = home._host
+    with host._lock:
+        coordinator = host._coordinator
+        hosted = coordinator.subject(subject._object_id)
+        waiting = [each for line in coordinator._registered.values() for each in line.values()]
+        number = sum(each.subject is hosted and each.state == "open" for each in waiting)
+    index, segment = _segments.index_of(subject._object_id), home.segment
+    if index is None or segment is None:
+        return number
+    start, inode = _cells.HEADER + index * _cells.CELL, os.fstat(segment.fd).st_ino
+    family = (os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True)))
+    return number + sum(_asleep(pid, inode, range(start, start + _cells.CELL)) for pid in family)
+
+
+def _asleep(pid: int, inode: int, places: range) -> int:
+    """How many threads of that process sleep at those places in that memory."""
+    number, process = 0, Path(f"/proc/{pid}")
+    try:
+        for line in (process / "maps").read_text().splitlines():
+            addresses, _, offset, _, its_inode, *_ = line.split()
+            if int(its_inode) == inode and int(offset, 16) == 0:
+                begin = int(addresses.partition("-")[0], 16)
+                for task in (process / "task").iterdir():
+                    _, place, *_ = [*(task / "syscall").read_text().split(), "0", "0"]
+                    number += int(place, 16) - begin in places
+    except (OSError, ValueError):
+        pass  # it ends just now, or runs
+    return number
+
+
+def _conditions(subject: Any) -> list[Any]:
+    """Where threads wait for an object of the standard library."""
+    if isinstance(subject, threading.Condition):
+        return [subject]
+    return [value for value in vars(subject).values() if isinstance(value, threading.Condition)]
 
 
 # -- an owner that is not the test itself ---------------------------------------------------------

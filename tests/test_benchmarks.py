@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,21 @@ import unirun
 
 sys.path.append(str(Path(__file__).parent.parent))  # benchmarks/ is never installed
 
-from benchmarks import ROOT, _all, _peers, _runner, _table, _verdict, calls, limits, stress
+from benchmarks import (
+    ROOT,
+    _all,
+    _crew,
+    _peers,
+    _runner,
+    _table,
+    _verdict,
+    calls,
+    limits,
+    shared,
+    stress,
+)
+from benchmarks.__main__ import _workloads
+from benchmarks._crew import open_crew
 from benchmarks._faults import CRASH, HANG, QUICK, RAISE
 from benchmarks._peers import open_pool
 from benchmarks._runner import Measured
@@ -25,8 +41,10 @@ from benchmarks._workload import Row, Workload
 PEERS = {"submit": "mp-pool", "startup": "ppe-fork", "real": "bare-fork"}
 
 
-def peer_of(workload: Workload) -> str:
-    return PEERS.get(workload.name) or next(row.peer for row in workload.rows if row.peer)
+def peers_of(workload: Workload) -> tuple[str, ...]:
+    if workload in shared.WORKLOADS:
+        return _peers.SHARERS  # cheap, and no two of them work alike
+    return (PEERS.get(workload.name) or next(row.peer for row in workload.rows if row.peer),)
 
 
 def measured(*figures: float) -> Measured:
@@ -45,7 +63,7 @@ def one_line(row: Row, **found: Measured) -> _table.Line:
 @pytest.mark.parametrize("workload", _all.WORKLOADS, ids=lambda workload: workload.name)
 def test_a_workload_yields_figures_for_both_sides(workload, monkeypatch):
     monkeypatch.setattr(_runner, "TIMEOUT", 20.0)  # one that hangs is named as such
-    for name, each in _runner.run(workload, 1, workload.quick, [peer_of(workload)]).items():
+    for name, each in _runner.run(workload, 1, workload.quick, peers_of(workload)).items():
         assert each.failed == ""
         if not each.missing:  # numpy, or what this system does not tell
             [figures] = each.rounds
@@ -119,6 +137,120 @@ def test_without_peers_each_figure_of_ours_has_one_row():
     workload = _all.BY_NAME["submit"]
     [line] = _table.lines(workload, {"unirun": measured(1, 3)})
     assert (line.ours, line.peer, line.row.peer, line.met) == ([1, 3], [], None, None)
+
+
+def test_a_group_stands_for_its_workloads():
+    assert _workloads("shared,latency") == [*shared.WORKLOADS, _all.BY_NAME["latency"]]
+    assert {row.peer for each in _workloads("shared") for row in each.rows} == {*_peers.SHARERS}
+
+
+# -- shared objects -------------------------------------------------------------------------------
+
+
+class OpenDoor:
+    """Has a lock's methods and keeps nobody out."""
+
+    def acquire(self) -> None:
+        return
+
+    release = acquire
+
+
+def fail(objects: tuple, count: int) -> int:
+    raise ZeroDivisionError("planted")
+
+
+def wait_in_vain(objects: tuple, count: int) -> int:
+    return objects[0].wait()
+
+
+def nap(objects: tuple, count: int) -> int:
+    time.sleep(0.2)
+    return count
+
+
+def test_a_lock_that_lets_both_in_fails_its_row():
+    def build(source, directory):
+        return OpenDoor(), f"{directory}/counter"
+
+    game = replace(shared.CONTENDED, build=build)
+    with pytest.raises(shared.WrongOutcomeError, match="additions under the lock came to"):
+        game.measure("unirun", {"budget_ms": 10_000, "first": 20_000, "most": 1_000_000})
+
+
+def test_the_additions_under_a_real_lock_are_exact():
+    counts = []
+    with open_crew("unirun", shared.lock_and_counter) as crew:
+        for count in (3, 500):
+            _, told = crew.run(shared.CONTENDED.parts, count, busy=False)
+            counts.append(told)
+            shared.count_is_exact(crew, count, told)
+    assert counts == [[3, 3], [500, 500]]
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        (shared.all_rounds_seen, [5, 4]),
+        (shared.sums_agree, [10, 11]),
+        (shared.each_number_given_once, [2, 2]),
+    ],
+)
+def test_what_the_workers_tell_is_checked(check, told):
+    with pytest.raises(shared.WrongOutcomeError):
+        check(None, 5, told)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_that_fails_ends_the_run_though_the_other_waits_for_it(busy):
+    with pytest.raises(ZeroDivisionError, match="planted"):  # noqa: SIM117 - it leaves both
+        with open_crew("unirun", shared.objects("Event")) as crew:
+            crew.run([wait_in_vain, fail], 1, busy)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_run_that_hangs_ends_with_its_processes(busy, monkeypatch):
+    monkeypatch.setattr(_crew, "PATIENCE", 1.0)
+    with pytest.raises(TimeoutError, match="1 rounds did not end"):  # noqa: SIM117 - as above
+        with open_crew("unirun", shared.objects("Event")) as crew:
+            crew.run([wait_in_vain] * 2, 1, busy)
+
+
+HANGING_PEERS = """
+import multiprocessing
+from benchmarks import _crew, shared
+_crew.PATIENCE = 0.5
+def wait_in_vain(objects, count):
+    objects[0].wait()
+for name in ("manager", "mp"):
+    try:
+        with _crew.open_crew(name, shared.objects("Event")) as crew:
+            crew.run([wait_in_vain] * 2, 1, busy=False)
+    except TimeoutError:
+        print(name, multiprocessing.active_children())
+"""
+
+
+def test_the_run_of_a_peer_that_hangs_does_so_too():
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING_PEERS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.stdout.splitlines() == ["manager []", "mp []"], done.stderr
+
+
+def test_a_busy_parent_computes_while_the_workers_measure():
+    used = {}
+    with open_crew("unirun", shared.objects("Event")) as crew:
+        crew.run([nap] * 2, 1, busy=False)  # the workers are up
+        for busy in (False, True):
+            before = time.thread_time()
+            crew.run([nap], 1, busy)
+            used[busy] = time.thread_time() - before
+    assert used[True] > used[False]
 
 
 # -- the table ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from settings_files import pyproject, why, write
 
 from unirun import _config
 from unirun._config import config, configure, load, reset, snapshot, stamp
@@ -26,33 +27,7 @@ from unirun._settings import KEYS, POOL_KEYS
 
 TIMEOUT = 30.0
 
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """An empty working directory, and no setting from outside or from another test."""
-    for variable in [name for name in os.environ if name.startswith("UNIRUN_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    reset()
-    yield tmp_path
-    monkeypatch.undo()
-    reset()
-
-
-def write(path: Path, *lines: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def pyproject(directory: Path, *lines: str) -> Path:
-    return write(directory / "pyproject.toml", "[tool.unirun]", *lines)
-
-
-def why(error: type[Exception], do: Any, *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(error) as caught:
-        do(*args, **kwargs)
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- which layer wins --------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     room = tmp_path_factory.mktemp("leaky")
     (room / "conftest.py").write_text(CONFTEST.read_text().replace("GRACE = 5.0", "GRACE = 0.3"))
     (room / "test_leaky.py").write_text(LEAKY)
-    (room / "pytest.ini").write_text("[pytest]\nmarkers = leaks(reason)\n")
+    ini = f"[pytest]\nmarkers = leaks(reason)\npythonpath = {CONFTEST.parent}\n"
+    (room / "pytest.ini").write_text(ini)
     command = [sys.executable, "-m", "pytest", "-rA", "--tb=short", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=room, capture_output=True, text=True, timeout=50)
     return done.stdout + done.stderr

@@ -7,6 +7,7 @@ import copy
 import pickle
 import queue
 import re
+import threading
 import traceback
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from unirun._errors import UnirunError
 
 # What the tree in the docstring calls by its short name.
 STANDARD = {
+    "BrokenBarrierError": threading.BrokenBarrierError,
     "BrokenProcessPool": concurrent.futures.process.BrokenProcessPool,
     "BrokenThreadPool": concurrent.futures.thread.BrokenThreadPool,
     "CancelledError": concurrent.futures.CancelledError,
@@ -68,6 +70,8 @@ SAMPLES: list[UnirunError] = [
     unirun.RemoteError("a text"),
     unirun.ManagerLost("a text"),
     unirun.ManagerLost(111, "connection refused"),
+    unirun.LockAbandoned("a text"),
+    unirun.BarrierTooLarge("a text"),
     unirun.DeadlockError("a text"),
 ]
 
@@ -151,6 +155,9 @@ CAUGHT = [
     (unirun.UnknownOption, TypeError),
     (unirun.UnknownOption, ValueError),
     (unirun.ManagerLost, OSError),
+    (unirun.LockAbandoned, RuntimeError),
+    (unirun.BarrierTooLarge, threading.BrokenBarrierError),
+    (unirun.DeadlockError, RuntimeError),
 ]
 
 

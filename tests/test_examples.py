@@ -119,6 +119,40 @@ def test_a_wrong_number_is_refused(tmp_path):
     assert "argument --files: must be 1 or more, not 0" in ended.stderr
 
 
+# -- the small ones ------------------------------------------------------------------------------
+
+SMALL = {
+    "barrier_server_client.py": """\
+the client was told BARRIER SERVER CLIENT
+the server has answered 3 times
+""",
+    "bounded_buffer.py": """\
+by hand: 100 items, each once
+ready-made: 100 items, each once
+""",
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_example_does_the_same_on_every_backend(name, mode, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, ROOT / "examples" / name],
+        cwd=tmp_path,
+        env=environment(mode),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", SMALL[name])
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in SURVEY.parent.glob("*.py")} == {SURVEY.name, *SMALL}
+
+
 # -- Ctrl-C --------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,48 +13,10 @@ from parties import (
     ProcessParty,
     ThreadParty,
     ask_and_stay,
-    process_parties,
     tell,
 )
 
-from unirun._manager import Manager
-from unirun.sync import make_shared, make_thread
-
 LOCKS = ["Lock", "RLock", "Condition"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processes() -> Iterator[list[ProcessParty]]:
-    """For all tests; up before the leak check of the first, which would take them for leaks."""
-    with process_parties(3) as parties:
-        yield parties
-
-
-@pytest.fixture
-def manager() -> Iterator[Manager]:
-    manager = Manager()
-    yield manager
-    manager.close()
-
-
-@pytest.fixture
-def make(manager: Manager) -> Callable[..., Any]:
-    return lambda kind, *args, **kwargs: make_shared(manager, kind, *args, **kwargs)
-
-
-@pytest.fixture
-def party() -> Iterator[ProcessParty]:
-    with process_parties(1) as [party]:
-        yield party
-
-
-@pytest.fixture(params=["thread", "home", "processes"])
-def mapping(request: pytest.FixtureRequest) -> Any:
-    if request.param == "thread":
-        return Mapping(make_thread)
-    make = request.getfixturevalue("make")
-    parties = request.getfixturevalue("processes") if request.param == "processes" else None
-    return Mapping(make, parties)
 
 
 # -- locks ----------------------------------------------------------------------------------------
@@ -65,7 +27,7 @@ def a_lock_is_acquired_and_released(lock: Any) -> None:
     lock.release()
     assert lock.acquire(False) is True
     lock.release()
-    assert lock.acquire(timeout=0.1) is True
+    assert lock.acquire(timeout=PATIENCE) is True
     lock.release()
     with lock as acquired:
         assert acquired is True

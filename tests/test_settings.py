@@ -4,14 +4,14 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from settings_files import pyproject, why, write
 
 from unirun import _settings
-from unirun._config import UnknownOption, check_options, config, configure, load, reset
+from unirun._config import UnknownOption, check_options, config, configure, load
 from unirun._errors import ConfigError, UnirunError
 from unirun._hints import Kind
 from unirun._keywords import Settings
@@ -19,33 +19,7 @@ from unirun._settings import KEYS
 
 TIMEOUT = 30.0
 
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """An empty working directory, and no setting from outside or from another test."""
-    for variable in [name for name in os.environ if name.startswith("UNIRUN_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    reset()
-    yield tmp_path
-    monkeypatch.undo()
-    reset()
-
-
-def write(path: Path, *lines: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def pyproject(directory: Path, *lines: str) -> Path:
-    return write(directory / "pyproject.toml", "[tool.unirun]", *lines)
-
-
-def why(error: type[Exception], do: Any, *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(error) as caught:
-        do(*args, **kwargs)
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- the table ---------------------------------------------------------------------------------
@@ -74,6 +48,7 @@ VALUES = {  # one that is not the default, as text and as it must arrive
     "max_pending": ("100, 64MiB", (100, 64 * 2**20)),
     "when_full": ("raise", "raise"),
     "exit_grace": ("1m", 60.0),
+    "manager": ("process", "process"),
     "kind": ("native", "native"),
     "require": ("killable,isolation", frozenset({"killable", "isolation"})),
     "timeout": ("30s", 30.0),

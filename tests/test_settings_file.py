@@ -1,13 +1,11 @@
 """The settings that come from outside: which file is read, and what a wrong line gets to hear."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from settings_files import pyproject, why, write
 
-from unirun._config import load, reset
+from unirun._config import load
 from unirun._errors import ConfigError
 from unirun._settings import KEYS, misplaced
 
@@ -15,33 +13,7 @@ KINDS = "kinds: auto, cpu, io, native, async, isolated"
 CODE_ONLY = "deadline is a moment of this process and can be set in code only; use timeout instead"
 TIMEOUT = 30.0
 
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """An empty working directory, and no setting from outside or from another test."""
-    for variable in [name for name in os.environ if name.startswith("UNIRUN_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    reset()
-    yield tmp_path
-    monkeypatch.undo()
-    reset()
-
-
-def write(path: Path, *lines: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def pyproject(directory: Path, *lines: str) -> Path:
-    return write(directory / "pyproject.toml", "[tool.unirun]", *lines)
-
-
-def why(error: type[Exception], do: Any, *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(error) as caught:
-        do(*args, **kwargs)
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- bad input: environment ----------------------------------------------------------------------

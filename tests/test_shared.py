@@ -6,42 +6,22 @@ import pickle
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from parties import PATIENCE, ProcessParty, process_parties
+from parties import PATIENCE, ProcessParty
 
 from unirun._errors import DeserializationError, SerializationError
 from unirun._manager import Manager
 from unirun.sync import (
     ShutDown,
-    make_shared,
     make_thread,
     shared_objects,
     thread_objects,
 )
 
 FOREVER = {"timeout": PATIENCE}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processes() -> Iterator[list[ProcessParty]]:
-    """For all tests; up before the leak check of the first, which would take them for leaks."""
-    with process_parties(3) as parties:
-        yield parties
-
-
-@pytest.fixture
-def manager() -> Iterator[Manager]:
-    manager = Manager()
-    yield manager
-    manager.close()
-
-
-@pytest.fixture
-def make(manager: Manager) -> Callable[..., Any]:
-    return lambda kind, *args, **kwargs: make_shared(manager, kind, *args, **kwargs)
 
 
 def echo_one(q: Any, out: Any) -> None:

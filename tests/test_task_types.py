@@ -21,7 +21,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_type
 import unirun
-from unirun import Executor, Future, Task, task
+from unirun import Activity, Executor, Future, Task, Timer, task
 
 @task
 def plain(a: int, b: str = "") -> bytes:
@@ -132,12 +132,25 @@ with Executor() as executor:
     assert_type(executor.submit(later, 1), Future[str])
     assert_type(executor.submit(Shop().method, 1), Future[float])
     assert_type(executor.options(timeout=3).submit(plain, 1), Future[bytes])
+    assert_type(executor.Timer(1, undecorated, [1]), Timer)
+    assert_type(executor.options(kind="io").Activity(undecorated, (1,)), Activity)
     executor.submit(undecorated, "1")  # refused
     executor.submit(plain, "1")  # refused
 assert_type(unirun.submit(plain, 1), Future[bytes])
 assert_type(unirun.submit(undecorated_later, 1), Future[complex])
 assert_type(unirun.run(plain, 1), bytes)
 assert_type(unirun.run(undecorated_later, 1), complex)
+
+# what runs beside calls
+class Beside(Activity):
+    def run(self) -> None:
+        assert_type(self.name, str)
+
+assert_type(Beside(kind="cpu", daemon=True).exitcode, int | None)
+assert_type(Beside().kill(), bool)
+assert_type(Timer(1, undecorated, [1], {"b": 2}).exception, BaseException | None)
+Activity(kind=3)  # refused
+Timer("1", undecorated)  # refused
 
 # static and class methods
 assert_type(Shop.static.submit(1), Future[float])
