@@ -58,7 +58,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--only",
         type=_workloads,
         default=list(_all.WORKLOADS),
-        help=f"some of: {','.join(_all.BY_NAME)}",
+        help=f"some of: {','.join(_all.BY_NAME)}; or groups: {','.join(_all.GROUPS)}",
     )
     parser.add_argument(
         "--peers",
@@ -76,7 +76,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _workloads(text: str) -> list[Workload]:
-    return [_all.BY_NAME[name] for name in _some_of(text, tuple(_all.BY_NAME))]
+    names = _some_of(text, (*_all.BY_NAME, *_all.GROUPS))
+    return [each for name in names for each in _all.GROUPS.get(name) or (_all.BY_NAME[name],)]
 
 
 def _peers(text: str) -> list[str]:

@@ -13,7 +13,9 @@ from benchmarks._tasks import pid_after
 
 OURS = ("unirun", "unirun-thread")
 PROCESS_POOLS = ("ppe-fork", "ppe-spawn", "ppe-forkserver", "mp-pool", "loky", "pebble")
-PEERS = (*PROCESS_POOLS, "tpe", "bare-fork")
+SHARERS = ("manager", "mp", "stdlib")
+"""Not pools: multiprocessing.Manager(), its own objects, and those of threading and queue."""
+PEERS = (*PROCESS_POOLS, "tpe", "bare-fork", *SHARERS)
 PACKAGES = {"loky": "loky", "pebble": "pebble"}
 
 Function = Callable[..., Any]

@@ -90,8 +90,8 @@ def text(line: Line) -> str:
         _amount(line.ours, line.unit),
         row.peer or "",
         _amount(line.peer, line.unit),
-        "-" if line.ratio is None else f"{line.ratio:.2f}x",
-        "-" if line.spread is None else f"{line.spread[0]:.2f}..{line.spread[1]:.2f}",
+        "-" if line.ratio is None else f"{_short(line.ratio)}x",
+        "-" if line.spread is None else "..".join(map(_short, line.spread)),
         _target(row),
         {None: "-", True: "yes", False: "NO"}[line.met],
     )
@@ -112,6 +112,10 @@ def _amount(figures: list[float], unit: str) -> str:
         return "-"
     amount = statistics.median(figures) * SCALES[unit]
     return f"{amount:{',.0f' if amount >= 100 else '.3g'}} {unit}".rstrip()
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.{2 if ratio >= 0.1 else 4}f}"
 
 
 def _target(row: Row) -> str:
