@@ -48,10 +48,11 @@ wheel: ## sdist, the wheel built from it, and a check of what it holds
 
 # From inside .venv-wheel and with -P: in the root of the checkout, `import unirun` would find
 # the sources that lie there instead of the wheel.
-test-wheel: wheel ## the whole suite against the installed wheel
+test-wheel: wheel ## against the installed wheel: its core, and what `make test` leaves out
 	@.ci/venv .venv-wheel wheel
 	cd .venv-wheel && bin/python -P ../.ci/check_installed.py
-	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. ../tests $(ARGS)
+	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. $(addprefix ../,$(EVERYWHERE)) $(ARGS)
+	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -m again ../tests $(ARGS)
 
 coverage: ## the whole suite, measured with its worker processes
 	@.ci/venv .venv dev
