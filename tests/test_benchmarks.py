@@ -69,7 +69,8 @@ def test_a_workload_yields_figures_for_both_sides(workload, monkeypatch):
             [figures] = each.rounds
             assert figures
             assert figures.keys() <= {row.key for row in workload.rows}
-            assert min(figures.values()) > 0, f"{name}: {figures}"
+            # The "cpu" of a few calls is a difference of two times, and may be lost in their noise.
+            assert workload.name == "cpu" or min(figures.values()) > 0, f"{name}: {figures}"
 
 
 def test_the_limits_of_the_machine_are_measured():

@@ -122,7 +122,7 @@ BARRIER: dict[str, Callable[[BarrierCell], Any]] = {
 QUEUE: dict[str, Callable[[QueueCell], Any]] = {
     "put": lambda queue: queue.put(b"new", NOW),
     "put many": lambda queue: queue.put_many([b"new", b"newer"], NOW),
-    "put soon": lambda queue: queue.put_soon(b"new", True),
+    "put soon": lambda queue: queue.put_soon(b"new", True, NOW),
     "get": lambda queue: queue.get(NOW, [None]),
     "get many": lambda queue: queue.get_many(5, NOW),
     "done": lambda queue: queue.task_done(),

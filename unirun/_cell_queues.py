@@ -17,6 +17,7 @@ import time
 from _pickle import dumps
 
 from unirun._cells import NOW, RING, Cell, Segment, TooLate
+from unirun._deferral import interruptible
 from unirun._hosted_queues import TOO_MANY_DONE
 from unirun._payload import PROTOCOL
 
@@ -34,6 +35,7 @@ __all__ = ["LARGEST", "QueueCell"]
 LARGEST = 1 << 20  # bytes of an item in the ring
 PATIENCE = 1.0  # seconds to get inside, for what is not to wait
 MOMENT = 0.01  # seconds for which a put waits for room in a full ring before it asks the server
+PAUSE = 5e-4  # seconds of them at a time
 _KEPT = 1 << 22  # bytes of a ring that stay when the queue has been longer and is empty again
 _LOW = (1 << 32) - 1
 _WRAP = _LOW  # instead of a size: go on at the start of the ring
@@ -137,19 +139,9 @@ class QueueCell(Cell):
 
     def put(self, item: bytes, end: float | None) -> int:
         """Put an item: OK, ASK, SHUTDOWN or TIMEOUT."""
-        answer = self.within(self._put, item, end=self._entry(end))
-        if answer == ASK and len(item) <= LARGEST and self._maxsize <= 0 and end != NOW:
-            # The ring is full, but there is no limit: if somebody takes, there soon is room.
-            soon = time.monotonic() + MOMENT
-            answer = self._until(self._put_if_room, item, _TAKEN, soon)
-            return ASK if answer == TIMEOUT else answer
-        return answer if answer < 0 else self._until(self._put, item, _TAKEN, end)
-
-    def _put_if_room(self, item: bytes) -> int:
-        answer = self._put(item)
-        if answer == ASK and not self._words[self._at + 3]:
-            return self._expect(_TAKEN)
-        return answer
+        if self.put_soon(item, False, end):
+            return OK
+        return self._until(self._put, item, _TAKEN, end)
 
     def get(self, end: float | None, note: Note) -> Item | int:
         """An item, ASK, SHUTDOWN or TIMEOUT; the note is for `put_back`."""
@@ -200,9 +192,24 @@ class QueueCell(Cell):
             self._tell(_TAKEN, 1)
         return item
 
-    def put_soon(self, item: bytes, plain: bool) -> bool:
-        """Put it, if there is room now; a `plain` one is not pickled."""
-        return self.within(self._put_if_free, item, plain)
+    def put_soon(self, item: bytes, plain: bool, end: float | None) -> bool:
+        """Put it, if there is room now; a `plain` one is not pickled.
+
+        A full ring is no full queue.  If somebody takes from it there soon is room, so whoever may
+        wait does so for a moment: not to be woken, which would cost a taker more than taking does.
+        """
+        until = time.monotonic() + MOMENT
+        try:
+            while not self.within(self._put_if_free, item, plain, end=self._entry(end)):
+                may_fit = (
+                    self._maxsize <= 0 and len(item) <= LARGEST and not self._words[self._at + 3]
+                )
+                if end == NOW or not may_fit or time.monotonic() >= until:
+                    return False
+                interruptible(time.sleep, PAUSE)
+        except TooLate:
+            return False
+        return True
 
     def _put_if_free(self, item: bytes, plain: bool) -> bool:
         words, at = self._words, self._at

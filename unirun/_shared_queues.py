@@ -41,7 +41,7 @@ class SharedSimpleQueue(AsyncSharedSimpleQueue, Celled):
         """
         data = item if type(item) is bytes else dump(item, ITEM)
         try:
-            if self._put_soon(data, data is item):
+            if self._put_soon(data, data is item, None):
                 return
         except RuntimeError as exc:
             if not isinstance(exc, self._cell.reentered):
@@ -51,12 +51,12 @@ class SharedSimpleQueue(AsyncSharedSimpleQueue, Celled):
             return
         self._ask("put", (dump(item, ITEM) if data is item else data,))
 
-    def _put_soon(self, data: bytes, plain: bool) -> bool:
+    def _put_soon(self, data: bytes, plain: bool, end: float | None) -> bool:
         """Put it at once, if there are no handles in it and the cell has room."""
         cell = self._cell
         if not cell or type(data) is not bytes or not cell.is_of(self._object_id):
             return False
-        put: bool = cell.put_soon(data, plain)
+        put: bool = cell.put_soon(data, plain, end)
         return put
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
@@ -155,7 +155,7 @@ class SharedQueue(SharedSimpleQueue, AsyncSharedQueue):
         cannot be pickled.  When it returns, the item is in the queue.
         """
         data = item if type(item) is bytes else dump(item, ITEM)
-        if timeout is None and self._put_soon(data, data is item):
+        if timeout is None and self._put_soon(data, data is item, None if block else NOW):
             return
         args = (dump(item, ITEM) if data is item else data, self._priority(item))
         status, _ = self._ask("put", args, self._put_timeout(block, timeout))
