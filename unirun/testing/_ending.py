@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import secrets
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class EndingTests(Suite):
 
     def test_an_initializer_runs_before_the_first_call(self) -> None:
         """With its arguments, once in the worker that the call runs in."""
-        value = object.__repr__(object())  # nobody else's
+        value = secrets.token_hex()  # nobody else's, now or before: forks inherit what was
         with self.make_executor(1, initializer=subjects.initialize, initargs=(value,)) as executor:
             for _ in range(3):
                 found = executor.submit(subjects.initialized).result(PATIENCE)
