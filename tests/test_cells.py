@@ -328,3 +328,12 @@ def test_item_whose_get_was_interrupted_is_not_lost_if_the_queue_has_moved_on(
     assert sorted(queue.get(NOW, [None])[0] for _ in range(2)) == [b"first", b"second"]  # type: ignore[index]
     assert queue.state() == (0, 2, False)
     assert [queue.task_done() for _ in range(3)] == [OK, OK, TOO_OFTEN]
+
+
+def test_what_does_not_fit_of_a_put_that_does_not_wait_goes_to_the_server(manager: Manager) -> None:
+    queue = make_shared(manager, "Queue")
+    items = [bytes([number]) * LARGEST for number in range(RING // LARGEST + 2)]
+    queue.put(bytes(LARGEST // 2))  # so that the ring is full in the middle of a batch
+    queue.put_many([item[:-64] for item in items], block=False)
+    assert queue.get() == bytes(LARGEST // 2)
+    assert [item[:1] for item in queue.get_many(len(items))] == [item[:1] for item in items]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from errno import EOWNERDEAD
 
-from unirun._cells import NOW, Cell
+from unirun._cells import NOW, PATIENCE, Cell
 from unirun._hosted_locks import UNACQUIRED, UNLOCKED
 
 TYPE_CHECKING = False
@@ -22,7 +22,6 @@ __all__ = ["LockCell"]
 
 LOOKS = 30
 """How often to look whether a lock is free again before waiting for it at the server."""
-PATIENCE = 1.0  # seconds to get inside, for what is not to wait
 
 _SERVER = 1 << 63
 _ABANDONED = 1 << 62

@@ -16,7 +16,8 @@ from __future__ import annotations
 import time
 from _pickle import dumps
 
-from unirun._cells import NOW, RING, Cell, Segment, TooLate
+from unirun._cells import NOW, PATIENCE, RING, Cell, Segment, TooLate
+from unirun._channel import NO_WAIT
 from unirun._deferral import interruptible
 from unirun._hosted_queues import TOO_MANY_DONE
 from unirun._payload import PROTOCOL
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "QueueCell"]
 
 LARGEST = 1 << 20  # bytes of an item in the ring
-PATIENCE = 1.0  # seconds to get inside, for what is not to wait
 MOMENT = 0.01  # seconds for which a put waits for room in a full ring before it asks the server
 PAUSE = 5e-4  # seconds of them at a time
 _KEPT = 1 << 22  # bytes of a ring that stay when the queue has been longer and is empty again
@@ -93,8 +93,9 @@ class QueueCell(Cell):
             return _STATUS[answer], put
         if not put:
             return None
-        left = end if not end else max(0.0, end - time.monotonic())  # or None, or NOW
-        wait = handle.NO_WAIT if end == NOW else left
+        wait = NO_WAIT if end == NOW else end
+        if end is not None and end != NOW:
+            wait = max(0.0, end - time.monotonic())
         status, more = handle._exchange_with_server(
             "put_many", (tuple(items), (None,) * len(items)), wait, False
         )

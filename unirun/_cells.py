@@ -50,6 +50,7 @@ SIZE = _FIRST_RING + RINGS * RING
 
 SOON = 2e-4  # seconds to look for a change before sleeping until there is one
 SLICE = 0.25  # seconds after which a sleeper looks whether the manager still lives
+PATIENCE: Final = 1.0  # seconds to get inside, for what is not to wait
 NOW: Final = 0.0  # the end of an operation that does not wait
 _TRIES = (
     300  # to enter before waiting for it: who is inside leaves soon, and to be woken takes long
