@@ -271,17 +271,12 @@ class QueueCell(Cell):
 
     def _put(self, item: bytes) -> int:
         words, at = self._words, self._at
+        if self._put_if_free(item, False):
+            return OK
         if words[at + 3]:
             return ASK if words[at + 3] & _SERVER else SHUTDOWN
-        tail, head = words[at], words[at + 1]
-        if 0 < self._maxsize <= (tail >> 32) - (head >> 32) & _LOW:
-            return self._expect(_TAKEN)
-        after = self._write(tail, head, item)
-        if after is None:
-            return ASK
-        words[at] = after
-        self._tell(_PUT, 1)
-        return OK
+        is_full = 0 < self._maxsize <= (words[at] >> 32) - (words[at + 1] >> 32) & _LOW
+        return self._expect(_TAKEN) if is_full else ASK
 
     def _put_many(self, items: list[bytes]) -> int:
         words, at = self._words, self._at
@@ -326,17 +321,13 @@ class QueueCell(Cell):
         return (((tail >> 32) + 1) & _LOW) << 32 | start + need
 
     def _get(self, note: Note) -> Item | int:
-        words, at = self._words, self._at
-        if words[at + 3] & _SERVER:
+        item = self._get_if_any(note)
+        if item is not None:
+            return item
+        state = self._words[self._at + 3]
+        if state & _SERVER:
             return ASK
-        head = words[at + 1]
-        if words[at] >> 32 == head >> 32:
-            return SHUTDOWN if words[at + 3] else self._expect(_PUT)
-        item, after = self._read(head)
-        note[0] = item, words[at], head, after
-        words[at + 1] = after
-        self._tell(_TAKEN, 1)
-        return item
+        return SHUTDOWN if state else self._expect(_PUT)
 
     def _get_many(self, limit: int) -> list[Item] | int:
         words, at = self._words, self._at
