@@ -3,8 +3,8 @@
     client                                manager
       connect ────────────────────────────▶
       ◀──────────────────────── 32 random bytes
-      32 random bytes, HMAC of both ──────▶            nothing else is read before this is right
-      ◀──────────────────────────── HMAC of both        both with the address and who says it
+      32 random bytes, MAC of both ───────▶            nothing else is read before this is right
+      ◀───────────────────────────── MAC of both        both with the address and who says it
       ◀─ the number of this session, and the descriptor of the cells (`_segments.py`), if any
 
 What is said then is a matter of `_channel` or `_links`.  Light: a worker imports this when it
@@ -20,6 +20,12 @@ import struct
 import sys
 import time
 import weakref
+
+# The interpreter's own keyed hash (a MAC, RFC 7693) and comparison, not those of `hmac`: OpenSSL
+# takes a lock in each digest, which a thread of the parent may have held when this process was
+# forked from it.  Nor do they take 2 ms to import.
+from _blake2 import blake2b
+from _operator import _compare_digest
 
 from unirun import _context, _leftovers
 from unirun._deferral import interruptible
@@ -67,15 +73,13 @@ def digest(key: bytes, role: bytes, address: Address, nonces: bytes) -> bytes:
     The roles differ, so no proof can be echoed; and what proves it at one address does not at
     another, where it may have been passed on to.
     """
-    import hmac  # 2 ms to import, once per connection
+    said = b"unirun %b %b " % (role, repr(address).encode()) + nonces
+    key = key if len(key) <= blake2b.MAX_KEY_SIZE else blake2b(key).digest()
+    return blake2b(said, digest_size=DIGEST_SIZE, key=key).digest()
 
-    return hmac.digest(key, b"unirun %b %b " % (role, repr(address).encode()) + nonces, "sha256")
 
-
-def same(one: bytes, other: bytes) -> bool:
-    import hmac
-
-    return hmac.compare_digest(one, other)
+same = _compare_digest
+"""Whether two digests are the same, in a time that does not tell how much of them is."""
 
 
 def run_key() -> bytes:

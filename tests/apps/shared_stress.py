@@ -110,7 +110,7 @@ class Run:
         while self.alive or self.thread.is_alive():
             self.look_after()
             if time.monotonic() > end:
-                self.somebody_hangs(0)
+                self.name_the_living()
                 return False
             time.sleep(0.001)
         return True
@@ -178,10 +178,21 @@ class Run:
                 found = True
                 name = OPERATIONS[row[OPERATION] - 1]
                 self.ledger.complain(f"{number}: hangs in {name} for {seconds:.1f} s")
-                faulthandler.register(signal.SIGUSR1)
                 os.kill(row[PID], signal.SIGUSR1)  # it says where
                 time.sleep(0.2)
         return found
+
+    def name_the_living(self) -> None:
+        """Who has not ended though told to, what it was in the middle of, and its stack."""
+        for number in [0, *self.alive]:
+            row = self.ledger.row(number)
+            if number or self.thread.is_alive():
+                doing = ["nothing", *OPERATIONS][row[OPERATION]]
+                state = f"armed {row[ARMED]}, done {row[DONE]}, in {doing}"
+                self.ledger.complain(f"{number}: does not end; {state}")
+                each = self.alive.get(number)
+                os.kill(getattr(each, "pid", None) or row[PID] or os.getpid(), signal.SIGUSR1)
+                time.sleep(0.2)  # it says where
 
     def close(self, ended: bool) -> None:
         if not ended:
@@ -267,6 +278,7 @@ def main() -> int:
     parser.add_argument("--manager", choices=["thread", "process"], default="thread")
     parser.add_argument("--at-once", type=int, default=3, help="how many mortals live at a time")
     wanted = parser.parse_args()
+    faulthandler.register(signal.SIGUSR1)  # before any fork: whoever hangs says where
     faulthandler.dump_traceback_later(120 + wanted.kills + 3 * wanted.stops, exit=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
