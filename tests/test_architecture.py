@@ -58,6 +58,7 @@ LAYERS = (
     ("_shared_lists",),
     ("_arguments", "_choice", "sync"),
     ("_place", "_submitter"),
+    ("_shutdown",),
     ("_executor",),
     ("_api", "_current"),
     ("_task",),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, ContextVar
@@ -21,7 +20,7 @@ from types import TracebackType
 from unirun import _config, _registry
 from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Explanation
-from unirun._ending import close, join, on_exit
+from unirun._ending import close, on_exit
 from unirun._errors import ExecutorShutdown
 from unirun._future import Future
 from unirun._held import HeldCalls, gate_for, hand_over
@@ -29,6 +28,7 @@ from unirun._machine import cpu_count
 from unirun._plan import Given, Plan, Plans, inherit_deadline, retry_of
 from unirun._records import replace
 from unirun._settings import worker_count
+from unirun._shutdown import Shutdown
 from unirun._submitter import MapWish, Submitter
 from unirun.backend import Backend, CallOptions, Stats, WorkerSpec
 
@@ -44,7 +44,7 @@ __all__ = ["Executor", "current_executor", "explain"]
 _UNBOUNDED = 1 << 62
 
 
-class Executor(Submitter, concurrent.futures.Executor):
+class Executor(Submitter, Shutdown, concurrent.futures.Executor):
     """Runs calls on threads, processes or an event loop, each where its kind belongs.
 
     A drop-in for `ThreadPoolExecutor` and `ProcessPoolExecutor`. With `backend=` every call goes
@@ -284,80 +284,7 @@ class Executor(Submitter, concurrent.futures.Executor):
         name = self._chooser.backend_for_sharing(given)
         return self._backend(name).shared(kind, *args, **kwargs)
 
-    # -- ending ---------------------------------------------------------------------------------
-
-    def shutdown(
-        self,
-        wait: bool = True,
-        *,
-        cancel_futures: bool = False,
-        timeout: float | None = None,
-        kill: bool = False,
-    ) -> None:
-        """Take no more calls; may be called again, from any thread.
-
-        Args:
-            wait: return when all calls have ended and all workers are gone.
-            cancel_futures: cancel the calls that have not begun.
-            timeout: seconds to wait at most.
-            kill: kill what still runs: at once, or after `timeout` if that is given. This includes
-                activities, which are left alone otherwise.
-
-        Raises:
-            TimeoutError: `timeout` passed and `kill` was not set; calls go on.
-        """
-        at_once = kill and timeout is None
-        if self._gate is not None and not wait:
-            self._gate.open()  # what is left of maps goes in at once
-        if not (cancel_futures or at_once) and self._maps is not None:
-            self._maps.complete(endless=wait)
-        with self._lock:
-            self._closed = True
-            backends = list(self._backends.values())
-        if self._ahead is not None:
-            self._ahead()
-        if self._gate is not None:
-            self._gate.close()
-        if cancel_futures or at_once:
-            self._held.stop()
-            close(backends, cancel_futures=True, kill=at_once)
-        if at_once:
-            self._kill_activities(wait)
-        if not wait:
-            self._held.then(lambda: close(backends))
-        else:
-            try:
-                self._wait_for(backends, timeout, kill)
-            except KeyboardInterrupt:  # the second Ctrl-C, or the first with nobody else to stop
-                close(backends)
-                for backend in self._process_backends():
-                    backend.kill_workers()
-                raise
-
-    def _wait_for(self, backends: list[Backend], timeout: float | None, kill: bool) -> None:
-        until = None if timeout is None else time.monotonic() + timeout
-        settled = self._maps is None or self._maps.settle(until)
-        self._held.then(lambda: close(backends))
-        if settled and self._held.wait(until):
-            close(backends)  # who waited may be here before `then` has done it
-            if join(backends, until):
-                if kill and until is not None:
-                    self._kill_activities(wait=True, until=until)
-                return
-        if not kill:
-            running = [name for backend in backends for name in backend.running_calls()]
-            raise TimeoutError(f"calls still run after {timeout:g} s: {', '.join(running)}")
-        self._held.stop()
-        close(backends, cancel_futures=True, kill=True)
-        self._kill_activities(wait=True)
-        join(backends, None)
-
-    def _kill_activities(self, wait: bool, until: float | None = None) -> None:
-        self._killed = True
-        if self._activities:
-            from unirun._activity import kill_all  # few programs have one
-
-            kill_all(self._activities.values(), wait, until)
+    # -- while it runs --------------------------------------------------------------------------
 
     def resize(self, max_workers: int | str) -> None:
         """Have so many workers from now on, in each backend that runs and each that will.
@@ -377,24 +304,6 @@ class Executor(Submitter, concurrent.futures.Executor):
         count = worker_count(checked["max_workers"], cpu_count())
         for backend in backends:
             backend.resize(count or cpu_count())
-
-    def terminate_workers(self) -> None:
-        """End all worker processes politely (SIGTERM, grace, SIGKILL); the executor goes on.
-
-        The calls they run end as killed; those that wait run in new workers.
-        """
-        for backend in self._process_backends():
-            backend.terminate_workers()
-
-    def kill_workers(self) -> None:
-        """End all worker processes at once; the executor goes on, as after `terminate_workers`."""
-        for backend in self._process_backends():
-            backend.kill_workers()
-
-    def _process_backends(self) -> list[Backend]:
-        backends = list(self._backends.values())
-        killable = [each for each in backends if "killable" in each.capabilities]
-        return killable or ([] if self._chooser.fixed is None else backends)
 
     def stats(self) -> dict[str, Stats]:
         """A snapshot of counters for each backend that has started, by name."""
