@@ -173,11 +173,36 @@ def _end_default_executor() -> None:
         module._default = None
 
 
+_strangers: set[int] = set()  # pids that were looked at once, and are not ours
+
+
 def _processes() -> set[psutil.Process]:
-    """Our descendants, also those whose parents are gone; the helpers of the stdlib excepted."""
-    found = set(psutil.Process().children(recursive=True))
-    found |= {process for process in psutil.process_iter() if _is_marked(process)}
-    return {p for p in found if p.pid != os.getpid() and not _is_standard_helper(p)}
+    """Our descendants, also those whose parents are gone; the helpers of the stdlib excepted.
+
+    Only what has not been seen before is looked at: this happens twice for each test.
+    """
+    found = set()
+    pids = set(psutil.pids())
+    _strangers.intersection_update(pids)
+    for pid in pids - _strangers - {os.getpid()}:
+        try:
+            process = psutil.Process(pid)
+            if (_is_descendant(process) or _is_marked(process)) and not _is_standard_helper(
+                process
+            ):
+                found.add(process)
+                continue
+        except psutil.Error:
+            pass  # gone
+        _strangers.add(pid)
+    return found
+
+
+def _is_descendant(process: psutil.Process) -> bool:
+    parent = process.ppid()
+    while parent not in (0, 1, os.getpid()):
+        parent = psutil.Process(parent).ppid()
+    return parent == os.getpid()
 
 
 def _is_marked(process: psutil.Process) -> bool:
