@@ -6,12 +6,14 @@
 
 export PYTHON
 ARGS ?=
+# Test files run in so many processes at a time; JOBS=0: one after the other, in this one.
+JOBS ?= 2
 PY := .venv/bin/python
 # Beside the whole suite on .venv, these run on every other Python that is found.
 EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_first_use.py tests/test_conformance*.py)
 
 .NOTPARALLEL:
-.PHONY: help demo test test-everywhere lint types wheel test-wheel coverage bench check format clean distclean
+.PHONY: help demo test test-everywhere lint types wheel test-wheel reliability simulate coverage bench check format clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name text; do printf '  make %-17s %s\n' "$$name" "$$text"; done
@@ -22,7 +24,7 @@ demo: ## the main job on real input: examples/survey.py
 
 test: ## the whole suite, then its core on every other Python found
 	@.ci/venv .venv dev
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 	@$(MAKE) --no-print-directory test-everywhere
 
 test-everywhere: ## conformance on every other Python found (python3.x, pyenv)
@@ -52,7 +54,16 @@ test-wheel: wheel ## against the installed wheel: its core, and what `make test`
 	@.ci/venv .venv-wheel wheel
 	cd .venv-wheel && bin/python -P ../.ci/check_installed.py
 	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. $(addprefix ../,$(EVERYWHERE)) $(ARGS)
-	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -m again ../tests $(ARGS)
+	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -m again -n $(JOBS) --dist loadfile ../tests $(ARGS)
+
+reliability: ## the tests of all scenarios, which write the table of docs/reliability.md
+	@.ci/venv .venv dev
+	$(PY) -P -m pytest -m scenario --reliability docs/reliability.md $(ARGS)
+
+# 100,000 seeds take some minutes; ARGS="--seconds 600" goes on for that long, ARGS="--seed 7" shows one.
+simulate: ## the state machines in virtual time, under faults of every kind
+	@.ci/venv .venv dev
+	$(PY) -P -m unirun.testing.simulate $(ARGS)
 
 coverage: ## the whole suite, measured with its worker processes
 	@.ci/venv .venv dev

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from unirun import _context
+from unirun._clock import Clock
 from unirun._context import TaskContext, running
+from unirun._dump_records import CallReport, Report, WorkerReport, copied
 from unirun._errors import (
     DeadlockError,
     ExecutorShutdown,
@@ -30,22 +32,30 @@ from unirun._errors import (
     UnsupportedByBackend,
 )
 from unirun._future import Future
+from unirun._prompt import Thread
+from unirun._remedies import no_thread
 from unirun.backend import (
     Backend,
     CallOptions,
     Capability,
     FlagToken,
+    Patience,
     Stats,
     WorkerSpec,
     context_of,
     describe,
+    left_behind,
     not_callable,
     overtime,
     without_caller_frames,
 )
 
+ANSWER_PATIENCE = 1.0
+"""Seconds beyond the grace of a kill after which a loop that does not react is left behind."""
+
 
 class CoroutineFuture(Future[Any]):
+    _since: float  # when it was submitted, for dumps
     _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     _copied: contextvars.Context
     _options: CallOptions
@@ -66,10 +76,14 @@ class CoroutineBackend(Backend):
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
-        # Guards _thread and _closed. The rest belongs to the loop thread.
+        # Guards _thread, _closed, _clock and the start of _patience. The rest belongs to the loop
+        # thread, except _handed, and what `_leave_behind` does when that thread has stopped.
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self._closed = False
+        self._patience = Patience(spec.grace + ANSWER_PATIENCE)
+        self._handed: deque[CoroutineFuture] = deque()  # the loop has not seen them yet
+        self._clock: Clock | None = None  # made at need, closed by the thread of the loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[CoroutineFuture] = deque()
         self._active: set[CoroutineFuture] = set()
@@ -94,6 +108,7 @@ class CoroutineBackend(Backend):
                 "make it `async def`, or use kind='io'",
             )
         future = CoroutineFuture()
+        future._since = time.monotonic()
         future._backend = self
         future._call = (fn, args, kwargs)
         future._copied = contextvars.copy_context()
@@ -105,13 +120,31 @@ class CoroutineBackend(Backend):
             if self._closed:
                 raise ExecutorShutdown("cannot schedule new futures after shutdown")
             loop = self._start()
-            loop.call_soon_threadsafe(self._accept, future)
+            self._handed.append(future)
+            loop.call_soon_threadsafe(self._accept)
         return future
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
         """Cancels the coroutine; it ends as killed unless it swallows the cancellation."""
         assert isinstance(future, CoroutineFuture)
+        self._watch(future, time.monotonic())
         self._in_loop(self._stop, future, TaskKilled("the call was killed"))
+
+    def _watch(self, future: CoroutineFuture, stop_at: float) -> None:
+        """See to it from outside that it ends, if the loop is blocked when it is to be stopped."""
+        with self._lock:
+            if self._clock is None:
+                self._clock = Clock(f"{self.spec.name}-loop-clock")
+            clock = self._clock
+        when = stop_at + self.spec.grace + ANSWER_PATIENCE
+        alarm = clock.call_at(when, lambda: self._leave(future))
+        future._when_ended(lambda _: alarm.cancel())
+
+    def _leave(self, future: CoroutineFuture) -> None:
+        """The loop does not react."""
+        if future._fail(left_behind(self.name, _name(future))):
+            future._token.set()
+            self._abandoned += 1
 
     def withdraw(self, future: Future[Any]) -> None:
         self._in_loop(self._advance)
@@ -126,11 +159,19 @@ class CoroutineBackend(Backend):
                 "the event loop's own thread waits for a call that needs the event loop; "
                 "`await` the future instead"
             )
+        self.awaited(future)
         return False
+
+    def awaited(self, future: Future[Any]) -> None:
+        """A call that waits for another makes room for it."""
+        if running.get() is not None:
+            self._in_loop(self._begin_awaited, future)
 
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._lock:
             self._closed = True
+            if kill:
+                self._patience.begin()
         if cancel_futures or kill:
             self._in_loop(self._cancel_waiting)
         if kill:
@@ -141,8 +182,18 @@ class CoroutineBackend(Backend):
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return True
-        thread.join(timeout)
-        return not thread.is_alive()
+        ended = thread.ends_within(self._patience.within(timeout))
+        if not ended and self._patience.is_over:
+            self._leave_behind()
+            return True
+        return ended
+
+    def _leave_behind(self) -> None:
+        """A call blocks the loop, or a callback does: nobody shall wait for it for ever."""
+        for future in list(self._active):
+            self._leave(future)
+        for future in [*self._waiting, *self._handed]:
+            future.cancel()
 
     def stats(self) -> Stats:
         return Stats(
@@ -159,6 +210,12 @@ class CoroutineBackend(Backend):
     def running_calls(self) -> list[str]:
         return [_name(future) for future in list(self._active)]
 
+    def report(self) -> Report:
+        calls = [_call_report(future, "running") for future in copied(self._active)]
+        calls += [_call_report(future, "waiting") for future in copied(self._waiting)]
+        workers = [] if self._thread is None else [_report_thread(self._thread)]
+        return Report(self.name, self.max_workers, calls, workers)
+
     def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
 
@@ -169,14 +226,15 @@ class CoroutineBackend(Backend):
     def _start(self) -> asyncio.AbstractEventLoop:
         """Called with the lock held."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()  # closed by its thread
-            self._thread = threading.Thread(
-                target=self._run_loop,
-                args=(self._loop,),
-                name=f"{self.spec.name}-loop",
-                daemon=True,
-            )
-            self._thread.start()
+            loop = asyncio.new_event_loop()  # closed by its thread
+            thread = Thread(self._run_loop, f"{self.spec.name}-loop", (loop,))
+            self._loop, self._thread = loop, thread
+            try:
+                thread.start()
+            except RuntimeError as exc:
+                self._loop = self._thread = None
+                loop.close()
+                raise no_thread(exc) from exc
         return self._loop
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -187,6 +245,9 @@ class CoroutineBackend(Backend):
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+            with self._lock:
+                if self._clock is not None:
+                    self._clock.close()
 
     def _initialize(self) -> None:
         if self.spec.initializer is None:
@@ -210,7 +271,8 @@ class CoroutineBackend(Backend):
 
     # From here on: loop thread only.
 
-    def _accept(self, future: CoroutineFuture) -> None:
+    def _accept(self) -> None:
+        future = self._handed.popleft()
         if self._broken is not None:
             future._fail(self._broken)
             return
@@ -227,6 +289,11 @@ class CoroutineBackend(Backend):
         if self._closed and not self._waiting and not self._active:
             asyncio.get_running_loop().stop()
 
+    def _begin_awaited(self, future: CoroutineFuture) -> None:
+        if future in self._waiting and future._begin():
+            self._waiting.remove(future)
+            self._begin(future)
+
     def _begin(self, future: CoroutineFuture) -> None:
         assert future._call is not None
         fn, args, kwargs = future._call
@@ -237,6 +304,7 @@ class CoroutineBackend(Backend):
         future._task = asyncio.get_running_loop().create_task(body, context=future._copied)
         future._task.add_done_callback(lambda task: self._ended(future, task))
         if context.deadline is not None:
+            self._watch(future, context.deadline)
             future._timers += (self._at(context.deadline, self._expire, future),)
 
     def _ended(self, future: CoroutineFuture, task: asyncio.Task[Any]) -> None:
@@ -291,6 +359,15 @@ class CoroutineBackend(Backend):
             future._fail(TaskTimeout(text, abandoned=True))
         else:
             future._fail(NotKillable(self.name, f"stop {_name(future)}", "let it await something"))
+
+
+def _call_report(future: CoroutineFuture, state: str) -> CallReport:
+    age, attempt = time.monotonic() - future._since, future._options.attempt
+    return CallReport(future, _name(future), state=state, age=age, attempt=attempt)
+
+
+def _report_thread(thread: threading.Thread) -> WorkerReport:
+    return WorkerReport(thread.name, "runs the event loop", ident=thread.ident)
 
 
 def _name(future: CoroutineFuture) -> str:

@@ -43,6 +43,7 @@ from unirun.backend import (
     context_of,
     describe,
     end_of_body,
+    left_behind,
     run_in_context,
 )
 
@@ -120,6 +121,7 @@ class InlineBackend(Backend):
             side = list(self._side) if kill else []
         for future in side:
             self.request_stop(future)
+            future._fail(left_behind(self.name, self._side.get(future, "the call")))
             self._forget(future)
 
     def join(self, timeout: float | None = None) -> bool:

@@ -57,8 +57,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         type=_workloads,
-        default=list(_all.WORKLOADS),
-        help=f"some of: {','.join(_all.BY_NAME)}; or groups: {','.join(_all.GROUPS)}",
+        default=list(_all.BESIDE_PEERS),
+        help=f"some of: {','.join(_all.BY_NAME)}; or groups: {','.join(_all.GROUPS)}; "
+        "default: all but the group reliability",
     )
     parser.add_argument(
         "--peers",

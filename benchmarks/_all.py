@@ -1,6 +1,17 @@
 """Every workload, by name and in groups, in the order of the table."""
 
-from benchmarks import calls, jobs, lifecycle, payloads, shared, threads
+from benchmarks import (
+    calls,
+    chaos,
+    jobs,
+    leaks,
+    lifecycle,
+    payloads,
+    reliability,
+    shared,
+    storm,
+    threads,
+)
 
 GROUPS = {
     "calls": calls.WORKLOADS,
@@ -9,6 +20,13 @@ GROUPS = {
     "threads": threads.WORKLOADS,
     "jobs": jobs.WORKLOADS,
     "shared": shared.WORKLOADS,
+    "reliability": (
+        *reliability.WORKLOADS,
+        *chaos.WORKLOADS,
+        *storm.WORKLOADS,
+        *leaks.WORKLOADS,
+    ),
 }
 WORKLOADS = tuple(workload for group in GROUPS.values() for workload in group)
+BESIDE_PEERS = tuple(each for each in WORKLOADS if each not in GROUPS["reliability"])
 BY_NAME = {workload.name: workload for workload in WORKLOADS}

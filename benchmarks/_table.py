@@ -10,7 +10,7 @@ from benchmarks._workload import Row, Workload
 
 SCALES = {"us": 1e6, "ms": 1e3, "MiB": 1 / (1 << 20), "": 1.0}
 HEADINGS = ("workload", "ours", "median", "peer", "median", "ratio", "spread", "target", "met?")
-WIDTHS = (28, 13, 12, 14, 12, 7, 13, 7, 4)
+WIDTHS = (37, 13, 12, 14, 12, 7, 13, 7, 4)
 
 
 class Line(NamedTuple):
@@ -68,6 +68,8 @@ def _line(workload: Workload, row: Row, found: Mapping[str, Measured]) -> Line:
 
 
 def _is_met(row: Row, ours: list[float], ratio: float | None) -> bool | None:
+    if row.at_most == 0:
+        return not any(ours) if ours else None  # one breach in all rounds is one too many
     if row.at_most is not None:
         return statistics.median(ours) <= row.at_most if ours else None
     if row.at_least is None or ratio is None:
@@ -92,7 +94,7 @@ def text(line: Line) -> str:
         _amount(line.peer, line.unit),
         "-" if line.ratio is None else f"{_short(line.ratio)}x",
         "-" if line.spread is None else "..".join(map(_short, line.spread)),
-        _target(row),
+        _target(row, line.unit),
         {None: "-", True: "yes", False: "NO"}[line.met],
     )
     return _columns(columns) + (f"  {line.note}" if line.note else "")
@@ -118,9 +120,9 @@ def _short(ratio: float) -> str:
     return f"{ratio:.{2 if ratio >= 0.1 else 4}f}"
 
 
-def _target(row: Row) -> str:
+def _target(row: Row, unit: str) -> str:
     if row.at_most is not None:
-        return f"<={row.at_most:g}"
+        return f"<={row.at_most * SCALES[unit]:g}"
     return "-" if row.at_least is None else f"{row.at_least:g}x"
 
 

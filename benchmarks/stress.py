@@ -114,7 +114,7 @@ class Run:
     def _wait_for_room(self, number: int) -> bool:
         self._skip_ended(number)
         if number - self.oldest >= IN_FLIGHT:
-            _await(self.futures[self.oldest], time.monotonic() + PATIENCE)
+            await_end(self.futures[self.oldest], time.monotonic() + PATIENCE)
             return self.futures[self.oldest].done()
         return True
 
@@ -127,21 +127,21 @@ class Run:
         found = []
         for number, future in enumerate(self.futures):
             if not future.done():
-                _await(future, until)
+                await_end(future, until)
                 if future.done():
                     until = time.monotonic() + PATIENCE  # it goes on: be patient again
-            found.append(_end_of(number, future))
+            found.append(end_of(number, future))
         return found
 
 
-def _await(future: unirun.Future[int], until: float) -> None:
+def await_end(future: unirun.Future[int], until: float) -> None:
     try:
         future.exception(max(0.0, until - time.monotonic()))
     except (CancelledError, TimeoutError):
         return  # who calls asks whether it is done
 
 
-def _end_of(number: int, future: unirun.Future[int]) -> str:
+def end_of(number: int, future: unirun.Future[int]) -> str:
     """What the future says, in the words of `_verdict`."""
     if not future.done():
         return _verdict.OPEN
@@ -152,6 +152,10 @@ def _end_of(number: int, future: unirun.Future[int]) -> str:
         return _verdict.VALUE if future.result() == number else f"value {future.result()!r}"
     if isinstance(error, unirun.WorkerCrashed):
         return _verdict.CRASHED
+    if isinstance(error, unirun.NotKillable):
+        return _verdict.LEFT
+    if isinstance(error, unirun.QueueTimeout):
+        return _verdict.EXPIRED
     if isinstance(error, unirun.TaskTimeout):
         return _verdict.TIMED_OUT
     expected = type(error) is ValueError and error.args == (number,)

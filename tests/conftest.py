@@ -7,6 +7,7 @@ A worker process can import what stands at the top of a test file and in tests/a
 import gc
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+import reliability_table
 from parties import (
     MAPPINGS,
     NEVER_IN_CELLS,
@@ -46,12 +48,21 @@ BEGAN = psutil.Process().create_time()
 STANDARD_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    reliability_table.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    reliability_table.register(config)
+
+
 def pytest_report_header() -> str:
     return f"unirun: {Path(unirun.__file__).parent}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Try only once what no cell has a part in."""
+    reliability_table.tell_scenarios(items)
     kept, spare = [], []
     for item in items:
         (spare if _is_spare(getattr(item, "callspec", None)) else kept).append(item)
@@ -98,6 +109,13 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     monkeypatch.undo()
     reset()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for that of a socket, which has at most 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="u-") as path:
+        yield Path(path)
 
 
 # -- who takes part in a test of shared objects, see parties.py --------------------------------

@@ -60,7 +60,7 @@ def one_line(row: Row, **found: Measured) -> _table.Line:
 # -- the benchmarks -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workload", _all.WORKLOADS, ids=lambda workload: workload.name)
+@pytest.mark.parametrize("workload", _all.BESIDE_PEERS, ids=lambda workload: workload.name)
 def test_a_workload_yields_figures_for_both_sides(workload, monkeypatch):
     monkeypatch.setattr(_runner, "TIMEOUT", 20.0)  # one that hangs is named as such
     for name, each in _runner.run(workload, 1, workload.quick, peers_of(workload)).items():

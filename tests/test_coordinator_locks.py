@@ -8,6 +8,7 @@ from test_coordinator import NOW, TIMED, Move, Party, World, explore
 
 from unirun._hosted_locks import LOCKS
 from unirun.coordinator import Coordinator
+from unirun.testing import invariants
 
 KINDS = {**LOCKS}
 
@@ -78,10 +79,9 @@ class LockWorld(World):
         super()._die(party, name)
 
     def _check(self) -> None:
-        if self.subject.kind == "RLock":
-            assert sum(depth > 0 for depth in self.held.values()) <= 1, "mutual exclusion"
-        else:
-            assert sum(self.held.values()) <= self.limit, "mutual exclusion"
+        holders = [name for name, depth in self.held.items() for _ in range(depth)]
+        holders = list(set(holders)) if self.subject.kind == "RLock" else holders
+        invariants.exclusion(self.subject.kind, holders, self.limit)
         subject: Any = self.subject
         if hasattr(subject, "_depth"):
             assert subject._depth == sum(self.held.values()), "rule 10: held by the living only"

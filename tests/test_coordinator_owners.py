@@ -1,6 +1,6 @@
 """What the coordinator does for owners: circles of waits, ends of tasks, deaths of those needed.
 
-Every order of small programs and many random long ones, each compared with `lock_model`; and the
+Every order of small programs and many random long ones, each compared with a model; and the
 same for a coordinator with a bug, which must be found.
 """
 
@@ -9,10 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from coordinator_twins import KINDS, Twins, explore, play
+from coordinator_mutations import MUTATIONS
+from coordinator_twins import explore, play
+from mutants import coordinator_with
 
 from unirun import _hosted_barriers, _hosted_locks, coordinator
 from unirun.coordinator import Coordinator, SharedObject
+from unirun.testing._coordinator_world import KINDS, Twins
+from unirun.testing._simulator import Simulator
 
 TWO_LOCKS: dict[str, tuple[Any, ...]] = {"a": ("Lock",), "b": ("RLock",)}
 
@@ -243,6 +247,27 @@ def test_a_planted_bug_is_found(
         monkeypatch.setattr(_hosted_barriers.Barrier, "operations", operations)
     with pytest.raises((AssertionError, KeyError)):
         deque(map(play, range(3000)), maxlen=0)
+
+
+def test_a_coordinator_that_was_not_changed_is_found_right() -> None:
+    make = coordinator_with("Rules, whatever the order", "Rules, whatever the order")
+    assert play(1, make=make) == play(1)
+    Simulator(3, coordinator=make).run()
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_every_bug_put_into_the_coordinator_is_noticed(name: str) -> None:
+    """By random programs, by simulated workers, or where every order of events is tried."""
+    with pytest.raises(Exception):  # noqa: B017, PT011  # a rule, or the machine itself fails
+        try_all(coordinator_with(*MUTATIONS[name]))
+
+
+def try_all(make: Callable[..., Coordinator]) -> None:
+    for seed in range(400):
+        play(seed, make=make)
+        if seed % 2 == 0:
+            Simulator(seed, coordinator=make).run()
+    explore(*SCENARIOS["a lost notification"], make)
 
 
 # -- single claims --------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ def is_free_once(held: Any) -> bool:
     return got == [True, False]
 
 
+@pytest.mark.scenario(68, "a holder dies: the next has what it held, and sees that it died")
 @kill_each(*HELD, times_out=True)
 def test_what_a_dead_holder_held_goes_to_the_next(stage: Stage, kind: str, death: str) -> None:
     held = stage.make(kind)
@@ -64,6 +65,7 @@ def test_however_often_a_dead_holder_had_acquired_it(stage: Stage, kind: str, de
     held.release()
 
 
+@pytest.mark.scenario(68, "a waiter dies: it is passed over, and time-outs of others hold")
 @kill_each(*HELD, times_out=True)
 def test_whoever_died_waiting_is_passed_over(stage: Stage, kind: str, death: str) -> None:
     held = stage.make(kind)
@@ -116,6 +118,7 @@ def notify_and_hold(tell: Callable[[], None], condition: Any) -> None:
         stay()
 
 
+@pytest.mark.scenario(68, "notify reaches the living")
 @kill_each(*LOCKS, times_out=True)
 def test_the_dead_take_no_notice_away_from_the_living(stage: Stage, kind: str, death: str) -> None:
     condition = stage.make("Condition", stage.make(kind))

@@ -45,6 +45,7 @@ def await_item(tell: Callable[[], None], q: Any, method: str, *args: Any) -> Non
     raise AssertionError("it got what came after its death")
 
 
+@pytest.mark.scenario(68, "a getter dies: it takes nothing, the others get what comes")
 @kill_each(*ANY_QUEUE, times_out=True)
 def test_a_getter_that_died_waiting_takes_nothing(stage: Stage, kind: str, death: str) -> None:
     q = stage.make(kind)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 # Modules beyond those of an interpreter that has just started. A breach means that every worker
 # starts later: look at what the failure lists before raising the number.
-WORKER_BUDGET = 42
+WORKER_BUDGET = 43
 FACADE_BUDGET = 2
 NOT_IN_A_WORKER = {
     *("asyncio", "cloudpickle", "concurrent.futures", "dataclasses", "importlib.metadata"),

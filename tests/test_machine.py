@@ -28,6 +28,7 @@ def quota(tmp_path: Path, files: dict[str, str], own: str = "0::/") -> float | N
 # -- version 2 ------------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario("empty cpu.max", "is no quota")
 @pytest.mark.parametrize(
     ("text", "cores"),
     [
@@ -52,6 +53,7 @@ def test_cpu_max_is_quota_and_period(tmp_path: Path, text: str, cores: float | N
     assert quota(tmp_path, {"cpu.max": text}) == cores
 
 
+@pytest.mark.scenario(61, "the quota of the cgroup decides")
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
@@ -142,6 +144,7 @@ def test_a_cgroup_may_have_any_name(tmp_path: Path) -> None:
 # -- cores ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario(61, "affinity within the quota decides")
 @pytest.mark.parametrize(
     ("affinity", "limit", "cores"),
     [

@@ -169,7 +169,7 @@ def test_nothing_is_left_of_a_manager(
     assert address not in _channel.homes
 
 
-def test_a_process_that_just_ends_leaves_nothing(tmp_path: Path) -> None:
+def test_a_process_that_just_ends_leaves_nothing(short_path: Path) -> None:
     program = """
 from unirun._manager import Manager
 from unirun.sync import make_shared
@@ -180,7 +180,7 @@ print(manager.address)
 """
     ended = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(short_path)},
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -189,7 +189,7 @@ print(manager.address)
     )
     assert ended.stderr == ""
     assert ended.stdout.strip()
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -118,13 +118,12 @@ def test_one_that_is_closed_is_replaced_in_a_thread_too() -> None:
 
 @pytest.mark.parametrize("place", ["thread", "process"])
 def test_what_the_application_started_learns_of_its_owners_death(
-    place: str, tmp_path: Path
+    place: str, tmp_path: Path, short_path: Path
 ) -> None:
     """Processes that outlive their parent, by each start method and in each kind of wait."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(Listener(str(tmp_path / "listener")))
-        temporary = tmp_path / "t"
-        temporary.mkdir()
+        temporary = short_path
         owner = subprocess.Popen(
             [sys.executable, str(APP), str(tmp_path / "listener"), place],
             env={**os.environ, "TMPDIR": str(temporary)},
@@ -158,7 +157,9 @@ def kill(pid: int) -> None:
 
 
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_the_zygote_removes_the_socket_of_an_owner_that_could_not(end: str, tmp_path: Path) -> None:
+def test_the_zygote_removes_the_socket_of_an_owner_that_could_not(
+    end: str, short_path: Path
+) -> None:
     program = f"""
 import os, signal
 from unirun import Executor
@@ -168,13 +169,13 @@ executor.submit(q.put, 1).result()
 assert os.path.exists(q._address)
 {end}
 """
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    env = {**os.environ, "TMPDIR": str(short_path)}
     subprocess.run([sys.executable, "-c", program], env=env, cwd=APP.parent.parent.parent)
-    wait_until(lambda: not list(tmp_path.iterdir()))
+    wait_until(lambda: not list(short_path.iterdir()))
 
 
 def test_the_next_manager_removes_what_is_left_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of those that were killed, and not of those that live or are just coming to life."""
     program = """
@@ -183,22 +184,22 @@ from unirun._manager import Manager
 print(Manager(family="AF_UNIX").address, flush=True)
 os._exit(0)
 """
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    env = {**os.environ, "TMPDIR": str(short_path)}
     command = [sys.executable, "-c", program]
     for _ in range(2):
         subprocess.run(command, env=env, cwd=APP.parent.parent.parent, stdout=subprocess.DEVNULL)
-    old, young = tmp_path.iterdir()
+    old, young = short_path.iterdir()
     os.utime(old, (0, 0))
-    (tmp_path / "unirun-something-else").mkdir()
-    (tmp_path / "unirun-1-somebody's").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (short_path / "unirun-something-else").mkdir()
+    (short_path / "unirun-1-somebody's").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(short_path))
     other, manager = Manager(family="AF_UNIX"), Manager(family="AF_UNIX")
     assert isinstance(other.address, str)
     living = Path(other.address).parent
     os.utime(living, (0, 0))
     manager.close()
-    assert set(tmp_path.iterdir()) - {young} == {
-        *(living, tmp_path / "unirun-something-else", tmp_path / "unirun-1-somebody's")
+    assert set(short_path.iterdir()) - {young} == {
+        *(living, short_path / "unirun-something-else", short_path / "unirun-1-somebody's")
     }
     assert young.exists()
     assert not _leftovers.remove(other.address)

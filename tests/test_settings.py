@@ -48,6 +48,8 @@ VALUES = {  # one that is not the default, as text and as it must arrive
     "max_pending": ("100, 64MiB", (100, 64 * 2**20)),
     "when_full": ("raise", "raise"),
     "exit_grace": ("1m", 60.0),
+    "dump": ("yes", True),
+    "hang_warning": ("1m", 60.0),
     "manager": ("process", "process"),
     "kind": ("native", "native"),
     "require": ("killable,isolation", frozenset({"killable", "isolation"})),

@@ -416,7 +416,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 @pytest.mark.parametrize(
     "use", [lambda **given: task(**given), double.options, Shop(1).method.options]
 )
-@pytest.mark.parametrize(("options", "error", "text"), WRONG, ids=[str(w[0]) for w in WRONG])
+@pytest.mark.parametrize(("options", "error", "text"), WRONG, ids=[w[2] for w in WRONG])
 def test_a_wrong_option_is_refused_where_it_is_written(
     use: Callable[..., object], options: dict[str, Any], error: type[Exception], text: str
 ) -> None:

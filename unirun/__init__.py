@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unirun._api import Semaphore as Semaphore
     from unirun._api import SimpleQueue as SimpleQueue
     from unirun._api import Value as Value
+    from unirun._api import drain_on_sigterm as drain_on_sigterm
     from unirun._api import local as local
     from unirun._api import map as map
     from unirun._api import run as run
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from unirun._context import current_task as current_task
     from unirun._current import Activity as Activity
     from unirun._current import Timer as Timer
+    from unirun._drain import Drain as Drain
+    from unirun._dump import dump as dump
+    from unirun._dump_server import enable_dump as enable_dump
     from unirun._errors import BackendUnavailable as BackendUnavailable
     from unirun._errors import BarrierTooLarge as BarrierTooLarge
     from unirun._errors import ConfigError as ConfigError
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from unirun._executor import current_executor as current_executor
     from unirun._executor import explain as explain
     from unirun._future import Future as Future
+    from unirun._hangs import HangWarning as HangWarning
     from unirun._hints import Kind as Kind
     from unirun._hints import Requirement as Requirement
     from unirun._machine import cpu_count as cpu_count
@@ -70,10 +75,14 @@ if TYPE_CHECKING:
 else:
     _HOME = {
         "unirun._api": "Barrier BoundedSemaphore Condition Dict Event LifoQueue List Lock "
-        "PriorityQueue Queue RLock Semaphore SimpleQueue Value local map run submit",
+        "PriorityQueue Queue RLock Semaphore SimpleQueue Value drain_on_sigterm local map "
+        "run submit",
         "unirun._config": "config configure",
         "unirun._context": "TaskContext current_task",
         "unirun._current": "Activity Timer",
+        "unirun._drain": "Drain",
+        "unirun._dump": "dump",
+        "unirun._dump_server": "enable_dump",
         "unirun._errors": "BackendUnavailable BarrierTooLarge ConfigError DeadlockError "
         "DeserializationError ExecutorShutdown InitializerFailed LockAbandoned ManagerLost "
         "NotKillable QueueTimeout RemoteError "
@@ -81,6 +90,7 @@ else:
         "UnknownBackend UnsupportedByBackend WorkerCrashed",
         "unirun._executor": "Executor current_executor explain",
         "unirun._future": "Future",
+        "unirun._hangs": "HangWarning",
         "unirun._hints": "Kind Requirement",
         "unirun._machine": "cpu_count",
         "unirun._pending": "QueueFull",
@@ -117,10 +127,12 @@ __all__ = [
     "DeadlockError",
     "DeserializationError",
     "Dict",
+    "Drain",
     "Event",
     "Executor",
     "ExecutorShutdown",
     "Future",
+    "HangWarning",
     "InitializerFailed",
     "Kind",
     "LifoQueue",
@@ -160,6 +172,9 @@ __all__ = [
     "cpu_count",
     "current_executor",
     "current_task",
+    "drain_on_sigterm",
+    "dump",
+    "enable_dump",
     "explain",
     "local",
     "map",

@@ -11,11 +11,13 @@ No slot of a pool is taken.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 from unirun import _config, _registry
 from unirun._bodies import Body, Elsewhere, ProcessBody, ThreadBody, passing
 from unirun._errors import ConfigError, ExecutorShutdown
 from unirun._lasting import Lasting, drop, keep
+from unirun._prompt import in_slices
 from unirun._records import replace
 from unirun._settings import CALL_KEYS
 from unirun.backend import run_to_end
@@ -129,7 +131,7 @@ class Activity(Lasting):
         body = self._body
         self._check_joinable(inside=body is not None and body.is_here())
         if body is not None:
-            body.join(timeout)
+            in_slices(partial(_ended_within, body), timeout)
 
     def is_alive(self) -> bool:
         """Whether it was started and has not ended."""
@@ -248,6 +250,11 @@ class _Hinted:
 
 
 Activity.__module__ = "unirun"
+
+
+def _ended_within(body: Body, seconds: float | None) -> bool:
+    body.join(seconds)
+    return not body.is_alive()
 
 
 def kill_all(activities: Iterable[Activity], wait: bool, until: float | None = None) -> None:

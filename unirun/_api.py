@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
 from typing import Any, ParamSpec, TypeVar, overload
 
 from unirun._executor import current_executor
 from unirun._future import Future
 from unirun._map import MapResult
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unirun._drain import Drain
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Dict", "Event", "LifoQueue", "List", "Lock"]
 __all__ += ["PriorityQueue", "Queue", "RLock", "Semaphore", "SimpleQueue", "Value", "local"]
-__all__ += ["map", "run", "submit"]
+__all__ += ["drain_on_sigterm", "map", "run", "submit"]
 
 
 @overload
@@ -53,6 +58,17 @@ def finish(future: Future[R]) -> R:
         if not future.done() and not future.cancel():
             future._stop_for_good()
         raise
+
+
+def drain_on_sigterm(timeout: float, *, wait_for_main: bool = False) -> Drain:
+    """`Executor.drain_on_sigterm` for all executors of this program that there are by then.
+
+    The default executor is one of them; it is made now, if it does not exist.
+    """
+    Context().run(current_executor)  # outside of any `with` block this may be in
+    from unirun._drain import drain_on_sigterm  # few programs want it
+
+    return drain_on_sigterm(None, timeout, wait_for_main=wait_for_main)
 
 
 def Queue(maxsize: int = 0) -> Any:

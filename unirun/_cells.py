@@ -27,6 +27,7 @@ import mmap
 import os
 import time
 
+from unirun import _context
 from unirun._connect import TooLate
 from unirun._deferral import interruptible
 from unirun._robust import GOT, MUTEX_SIZE, Robust, find
@@ -276,7 +277,12 @@ class Cell:
         left = SLICE if end is None else min(SLICE, end - began)
         if left <= 0:
             return False
+        note = _context.note_wait if end is None else None
+        if note is not None:
+            note(self._words[self._name_at], seen)
         interruptible(self._robust.sleep, self._base + 4 * half, seen, left)
+        if note is not None:
+            note(0, 0)
         if self._words[0] or time.monotonic() - began >= SLICE:
             self._segment.check()
         return True

@@ -26,6 +26,7 @@ import threading
 import time
 import weakref
 
+from unirun import _context
 from unirun._connect import (
     Ended,
     TooLate,
@@ -53,6 +54,7 @@ NO_WAIT = -1.0  # the time-out of such a request
 MAX_FRAME = 1 << 30
 CHUNK = 1 << 17  # bytes received at once; an item of 64 KiB with room to spare
 _HEADER = struct.Struct("<I")
+_WAITS = frozenset({"acquire", "get", "get_many", "join", "put", "put_many", "reacquire", "wait"})
 # Windows has no such flag: there a send may outlast its time-out while the manager stands still.
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -105,6 +107,19 @@ def request(
     except TooLate:
         return "timeout", None
     return channel.request(op, object_id, args, when)
+
+
+def request_at_once(address: Address, op: str, patience: float) -> tuple[str, Any]:
+    """Ask the manager itself what it can answer at once; ("timeout", None) if it does not.
+
+    Raises ManagerLost.
+    """
+    give_up = time.monotonic() + patience
+    try:
+        channel = _own_channel(address, give_up)
+    except TooLate:
+        return "timeout", None
+    return channel.request(op, 0, (), (None, None, give_up))
 
 
 def tell(address: Address, op: str, object_id: int, within: float | None = None) -> None:
@@ -235,7 +250,13 @@ class Channel:
         self.busy = True
         try:
             self._send(data, give_up)
-            status, value = self._reply(request_id, give_up)
+            note = None if give_up is not None else _context.note_wait
+            if note is not None and op in _WAITS:
+                note(object_id, request_id)
+                status, value = self._reply(request_id, give_up)
+                note(0, 0)
+            else:
+                status, value = self._reply(request_id, give_up)
             if status == "item":
                 value = arrived(value)  # before the manager lets go of it
                 self._send(frame(request_id), give_up)

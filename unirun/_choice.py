@@ -48,7 +48,9 @@ class Explanation:
 class Chooser:
     """The choice as one executor makes it: by what it was made with, and the settings."""
 
-    def __init__(self, made_with: Mapping[str, Any]) -> None:
+    def __init__(self, made_with: Mapping[str, Any], *, at_home: bool = True) -> None:
+        """`at_home`: the pools are those of this process."""
+        self._at_home = at_home
         self.layers = _config.load()
         self.made_with = made_with
         self.forced = self.layers.forced
@@ -80,7 +82,7 @@ class Chooser:
             fixed=self.fixed,
             is_coroutine_function=_is_coroutine_function(fn),
             free_threaded=not gil_enabled(),
-            in_worker_process=_context.in_worker_process,
+            in_worker_process=_context.in_worker_process and self._at_home,
         )
         hint = _hints.Hint(str(settings["kind"]), self._wanted(fn, settings, given), require)
         decision = _hints.choose(hint, settings["routes"], facts)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Address: TypeAlias = str | tuple[str, int]
 
 NONCE_SIZE = DIGEST_SIZE = 32
+NO_ROOM = bytes(NONCE_SIZE)
+"""Instead of random bytes: the manager's process has no descriptor for another connection."""
 SEAT = struct.Struct("<Q")
 ATTEMPTS = 5  # connections, before being sent away is taken for an answer
 _OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this process has no more
@@ -65,6 +67,12 @@ class Ended(Exception):
 
 class _SentAway(Ended):
     """It ended before both sides knew each other."""
+
+
+class _NoRoom(Ended):
+    """The manager is there, and cannot have us."""
+
+    errno = errno.EMFILE
 
 
 def digest(key: bytes, role: bytes, address: Address, nonces: bytes) -> bytes:
@@ -120,8 +128,15 @@ def is_end(exc: BaseException) -> bool:
 def lost(address: Address, exc: BaseException) -> Exception:
     from unirun._errors import ManagerLost  # heavy, and rarely needed
 
-    if getattr(exc, "errno", None) not in _OUR_OWN:
-        memory_lost(address)
+    number = getattr(exc, "errno", None)
+    if number in _OUR_OWN:
+        from unirun._remedies import for_number
+
+        return ManagerLost(
+            f"the manager of this shared object, at {address!r}, cannot be reached ({exc})"
+            + for_number(number)
+        )
+    memory_lost(address)
     if isinstance(address, str):
         _leftovers.remove(address)
     return ManagerLost(
@@ -197,6 +212,8 @@ def _shake_hands(
 ) -> int:
     key = keys.get(address) or run_key()
     theirs, ours = _receive(sock, NONCE_SIZE, give_up), os.urandom(NONCE_SIZE)
+    if theirs == NO_ROOM:
+        raise _NoRoom("its process has too many open files")
     sock.sendall(ours + digest(key, b"client", address, theirs + ours))
     proof = _receive(sock, DIGEST_SIZE + SEAT.size, give_up, fds)
     if not same(proof[:DIGEST_SIZE], digest(key, b"server", address, theirs + ours)):

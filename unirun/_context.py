@@ -12,6 +12,7 @@ from contextvars import ContextVar
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 # -- what a worker process was told when it was launched --------------------------------------
 # Written once by the worker's start-up code, before any task runs; read-only afterwards.
@@ -25,6 +26,18 @@ authkey: bytes | None = None
 inherited_settings: bytes | None = None
 """The parent's resolved settings, pickled; read by `_config` if a task ever needs it."""
 
+
+note_wait: Callable[[int, int], None] | None = None
+"""In a worker, how to tell the pool of a wait without a time-out: the id of the shared object, and
+what tells this wait from the next; (0, 0) when it is over."""
+
+depth: int = 0
+"""How many executors deep this process is: 1 in a worker of one that the program has made, 2 in a
+worker of one that such a worker has made."""
+
+home: Any = None
+"""In a worker process, the way to the executor whose calls it runs: `facts` about that, as
+`_nesting` makes them, and `backend(spec)`, which makes the backend of what goes there."""
 
 at_task_end: Callable[[TaskContext | Unasked], None] | None = None
 """What a task that has ended is to be told to, before its outcome is; set by `_ownership` once

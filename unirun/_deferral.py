@@ -25,13 +25,13 @@ from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeVar
 
     F = TypeVar("F", bound=Callable[..., Any])
     R = TypeVar("R")
 
-__all__ = ["interruptible", "uninterrupted"]
+__all__ = ["interruptible", "undisturbed", "uninterrupted"]
 
 # Those whose handlers are likely to raise; the others only where the first one has a handler.
 _SIGINT, _SIGTERM = _signal.SIGINT, _signal.SIGTERM
@@ -78,6 +78,52 @@ def uninterrupted(method: F) -> F:
             _put_back()
 
     return shielded  # type: ignore[return-value]
+
+
+def undisturbed(make: Callable[..., R], *args: Any) -> R:
+    """`make(*args)`, during which no handler of any signal runs: for what is done once.
+
+    A handler could raise in it; or submit, and so begin in the middle of it to do the same.
+    """
+    if get_ident() != _main:
+        return make(*args)
+    aside: dict[int, Any] = {}
+    arrived: dict[int, float] = {}
+
+    def note(number: int, frame: Any) -> None:
+        if monotonic() - arrived.setdefault(number, monotonic()) > IMPATIENCE:
+            aside[number](number, frame)
+
+    try:
+        for number in _signal.valid_signals():
+            handler = _getsignal(number)
+            if handler.__class__ is not int and handler is not None:
+                aside[number] = handler
+                _set(number, note)
+        return make(*args)
+    finally:
+        _restore(list(aside.items()), note, arrived)
+
+
+def _restore(aside: list[tuple[int, Any]], note: Any, arrived: Iterable[int]) -> None:
+    """Whatever raises as soon as it is back, the others come back too, and run if they have to."""
+    if not aside:
+        _send(list(arrived))
+        return
+    number, handler = aside[0]
+    try:
+        if _getsignal(number) is note:
+            _set(number, handler)
+    finally:
+        _restore(aside[1:], note, arrived)
+
+
+def _send(numbers: list[Any]) -> None:
+    if numbers:
+        try:
+            interrupt_main(numbers[0])
+        finally:
+            _send(numbers[1:])
 
 
 def interruptible(wait: Callable[..., R], *args: Any) -> R:

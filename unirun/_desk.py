@@ -11,12 +11,14 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from unirun import _channel
+from unirun import _channel, _hangs
 from unirun._cell_host import CelledCoordinator
 from unirun._channel import limits
 from unirun._deferral import interruptible, uninterrupted
+from unirun._dump_objects import objects_of, wait_for_object
 from unirun._errors import ManagerLost
 from unirun._hosted_barriers import BARRIERS
 from unirun._hosted_locks import LOCKS
@@ -83,6 +85,10 @@ class Desk(ABC):
         self._references.news.append((CREATED, None, object_id))
         return object_id
 
+    def tell(self) -> list[str]:
+        """Lines about the objects, for a dump."""
+        return objects_of(self._coordinator, self._lock)
+
     def count(self) -> int:
         """How many objects there are."""
         return self._coordinator.count
@@ -104,7 +110,7 @@ class Desk(ABC):
                 self._deliver(
                     self._coordinator.request(session, request_id, op, object_id, args, deadline)
                 )
-                if op == "wait":
+                if op == "wait" or op == "acquire":
                     self._barriers.noted(object_id)
                 if waiter.status is None:
                     waiter.gate = threading.Lock()
@@ -112,7 +118,7 @@ class Desk(ABC):
                 else:
                     self._coordinator.acknowledge(session, request_id)
             if waiter.gate is not None:
-                self._wait(session, request_id, waiter.gate, deadline)
+                self._wait(session, request_id, waiter.gate, deadline, object_id)
         except BaseException:  # KeyboardInterrupt, or what any signal handler raises
             with self._lock:
                 session.waiters.pop(request_id, None)
@@ -123,9 +129,19 @@ class Desk(ABC):
         return waiter.status, waiter.value
 
     def _wait(
-        self, session: HomeThread, request_id: int, gate: threading.Lock, deadline: float | None
+        self,
+        session: HomeThread,
+        request_id: int,
+        gate: threading.Lock,
+        deadline: float | None,
+        object_id: int,
     ) -> None:
         """Wait for the answer, and see to it ourselves that the deadline is kept."""
+        if deadline is None:
+            wait = partial(interruptible, gate.acquire, True)
+            if not wait(_hangs.first_pause()):
+                _hangs.wait_on(wait, wait_for_object(self._coordinator, object_id))
+            gate.release()  # for the loop below, which has nothing to wait for
         while not interruptible(gate.acquire, True, _gate_timeout(deadline)):
             now = time.monotonic()
             with self._lock:

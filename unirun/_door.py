@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from unirun import _leftovers
-from unirun._connect import DIGEST_SIZE, NONCE_SIZE, digest, same
+from unirun._connect import DIGEST_SIZE, NO_ROOM, NONCE_SIZE, digest, same
 from unirun._errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ HANDSHAKE_TIMEOUT: Final = 5.0  # seconds
 MAX_STRANGERS: Final = 64  # who may stand in the door at the same time
 HURRY: Final = 0.05  # seconds that each of them has at least, when there are that many
 PAUSE: Final = 0.1  # seconds without accepting, when this process has no descriptor left
+SCARCITY_PATIENCE: Final = 5.0  # seconds of that until whoever waits is told so and sent away
 GREETING: Final = NONCE_SIZE + DIGEST_SIZE
 LONGEST_UNIX_PATH: Final = 100  # 104 on macOS, 108 on Linux
 
@@ -47,6 +48,8 @@ class Door:
         self.address: Address = self._listener.getsockname()
         self._strangers: deque[Peer] = deque()  # oldest first; some are known, or gone, meanwhile
         self._closed_until: float | None = None  # while nobody is let in
+        self._scarce_since: float | None = None  # when there began to be no descriptor for anybody
+        self._spare = os.dup(self._listener.fileno())  # given up for a moment to send somebody away
         self._selector: selectors.BaseSelector
         self._come: Callable[[], None]
 
@@ -62,12 +65,33 @@ class Door:
         except (BlockingIOError, ConnectionError):
             return None  # it has gone again
         except OSError:  # out of descriptors: the waiting connection would wake us for ever
-            self._close_until(now + PAUSE)
+            self._turn_away(now)
             return None
+        self._scarce_since = None
         sock.setblocking(False)
         if sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
+
+    def _turn_away(self, now: float) -> None:
+        """Nobody can be let in. It may be over in a moment; who waits for ever would never know."""
+        if self._scarce_since is None:
+            self._scarce_since = now
+        elif now - self._scarce_since > SCARCITY_PATIENCE and self._spare >= 0:
+            spare, self._spare = self._spare, -1
+            os.close(spare)
+            try:
+                while True:
+                    with self._listener.accept()[0] as sock:
+                        sock.setblocking(False)
+                        sock.send(NO_ROOM)
+            except OSError:
+                pass  # that was the last, or another thread has taken the descriptor
+            try:
+                self._spare = os.dup(self._listener.fileno())
+            except OSError:
+                self._scarce_since = None  # it has: the next who comes has to wait as long
+        self._close_until(now + PAUSE)
 
     def receive(self, peer: Peer, now: float) -> None:
         """A stranger has come: he gets his time, and in a crowd the others less."""
@@ -129,6 +153,9 @@ class Door:
     def close_socket(self) -> None:
         """Close it in this process: another goes on."""
         self._listener.close()
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
 
     def _close_until(self, moment: float) -> None:
         if self._closed_until is None:
@@ -142,21 +169,35 @@ def _listen(family: str | None) -> tuple[socket.socket, str | None]:
         raise ConfigError(f"unknown family {family!r}; it is 'AF_UNIX', 'AF_INET' or None")
     unix = getattr(socket, "AF_UNIX", None) if family != "AF_INET" else None
     if unix is not None:
-        directory = tempfile.mkdtemp(prefix=_leftovers.directory_prefix())  # for this user only
-        path = os.path.join(directory, _leftovers.SOCKET)
-        if len(os.fsencode(path)) <= LONGEST_UNIX_PATH:
-            return _bound(unix, path, directory), directory
-        shutil.rmtree(directory)
+        try:
+            directory = _make_directory()
+        except OSError as exc:  # nothing here can be written to: it works without a file, too
+            why = f"{exc}"
+        else:
+            path = os.path.join(directory, _leftovers.SOCKET)
+            if len(os.fsencode(path)) <= LONGEST_UNIX_PATH:
+                return _bound(unix, path, directory), directory
+            shutil.rmtree(directory)
+            why = f"{path!r} is too long"
     if family == "AF_UNIX":
-        why = "this system has none" if unix is None else f"{path!r} is too long; set TMPDIR"
+        why = "this system has none" if unix is None else f"{why}; set TMPDIR"
         raise ConfigError(f"no unix socket for shared objects: {why}")
     return _bound(socket.AF_INET, ("127.0.0.1", 0), None), None
+
+
+def _make_directory() -> str:
+    """For this user only, who can use it whatever his umask takes away."""
+    directory = tempfile.mkdtemp(prefix=_leftovers.directory_prefix())
+    os.chmod(directory, 0o700)
+    return directory
 
 
 def _bound(family: int, address: Any, directory: str | None) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.bind(address)
+        if directory is not None:
+            os.chmod(address, 0o600)  # likewise
         listener.listen(128)
         listener.setblocking(False)
     except BaseException:

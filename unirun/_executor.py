@@ -17,10 +17,11 @@ from contextvars import Context, ContextVar
 from functools import partial
 from types import TracebackType
 
-from unirun import _config, _registry
+from unirun import _config, _context, _hangs, _nesting, _registry
 from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Explanation
-from unirun._ending import close, on_exit
+from unirun._deferral import undisturbed
+from unirun._ending import leave, on_exit
 from unirun._errors import ExecutorShutdown
 from unirun._future import Future
 from unirun._held import HeldCalls, gate_for, hand_over
@@ -34,7 +35,7 @@ from unirun.backend import Backend, CallOptions, Stats, WorkerSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Any, Self, TextIO
 
     from unirun._activity import Activity
     from unirun._map import MapResult, OpenMaps
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Executor", "current_executor", "explain"]
 
 _UNBOUNDED = 1 << 62
+_AT_HOME = "process"
+"""The backend whose workers are not of the process that submits, when that is one of them."""
 
 
 class Executor(Submitter, Shutdown, concurrent.futures.Executor):
@@ -79,6 +82,9 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
     Raises:
         ValueError, TypeError: as the standard library's executors for the same mistakes.
     """
+
+    _facts: _nesting.Facts | None = None  # for those who submit to it in a worker; made once
+    _is_guest = False  # this process is a worker, and it lives at home
 
     def __init__(
         self,
@@ -118,16 +124,20 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             manager=manager,
         )
         check_own_options(Executor, made_with.get("backend"), backend_options)
-        self._owner = self
         self._initializer = (initializer, initargs)
         self._name = name or "unirun"
         self._backend_options = backend_options
         # Before the backend is imported, so that what it needs comes up meanwhile.
-        by_zygote = made_with.get("start_method") in (None, "zygote")
+        by_zygote = made_with.get("start_method") in (None, "zygote") and not self._is_guest
         self._ahead = _registry.begin(made_with.get("backend")) if by_zygote else None
-        self._chooser = Chooser(made_with)
+        self._chooser = Chooser(made_with, at_home=not self._is_guest)
         settings = self._chooser.resolve()
         self._exit_grace: float = settings["exit_grace"]
+        _hangs.warn_after = settings["hang_warning"]
+        if settings["dump"]:
+            from unirun._dump_server import enable_by_setting
+
+            enable_by_setting()
         self._gate = gate_for(settings["max_pending"], settings["when_full"])
         # Guards _backends and _closed. A backend is made while it is held, so that there is one.
         self._lock = threading.RLock()
@@ -141,10 +151,14 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         self._tokens: list[Any] = []
         # A dropped executor ends its backends; they finish what they have.
         self._finalizer = weakref.finalize(
-            self, _close_dropped, self._backends, self._held, self._ahead
+            self, _close_dropped, self._backends, self._held, self._ahead, self._exit_grace
         )
         self._finalizer.atexit = False
         on_exit(self)
+
+    @property
+    def _owner(self) -> Self:  # kept, it would be a cycle, and a dropped executor freed late
+        return self
 
     # -- choosing -------------------------------------------------------------------------------
 
@@ -179,17 +193,25 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         backend = self._backends.get(name)
         if backend is not None:
             return backend
-        made = _registry.load(name)
+        made: Callable[[WorkerSpec], Backend] = _registry.load(name)
+        if self._is_guest and name == _AT_HOME:
+            made = _context.home.backend
         with self._lock:
             if self._closed:
-                raise ExecutorShutdown("cannot schedule new futures after shutdown")
-            if name not in self._backends:
-                self._backends[name] = made(self._spec(name))
+                raise self._refusal()
+            # Else Ctrl-C would leave it half-made, with a zygote and descriptors nobody closes;
+            # and a handler that submits would make another one meanwhile.
+            undisturbed(self._add_backend, name, made)
             return self._backends[name]
+
+    def _add_backend(self, name: str, made: Callable[[WorkerSpec], Backend]) -> None:
+        if name not in self._backends:
+            spec = replace(self._spec(name), home=_nesting.enter(self))
+            self._backends[name] = made(spec)
 
     def _spec(self, name: str) -> WorkerSpec:
         settings, own = self._chooser.pool_settings(name)
-        for name_of_ours in ("exit_grace", "max_pending", "when_full"):
+        for name_of_ours in ("dump", "exit_grace", "hang_warning", "max_pending", "when_full"):
             settings.pop(name_of_ours)
         return WorkerSpec(
             **{**settings, "max_workers": worker_count(settings["max_workers"], cpu_count())},
@@ -214,7 +236,7 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         about: Any = None,
     ) -> Future[Any]:
         if self._closed and about is None:  # a map may still have items; its backend decides
-            raise ExecutorShutdown("cannot schedule new futures after shutdown")
+            raise self._refusal()
         plan = self._plan(fn if about is None else about, given)
         options = inherit_deadline(plan.options)
         start: Callable[[CallOptions], Future[Any]]
@@ -240,7 +262,7 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         if not iterables:
             raise TypeError("map() needs at least one iterable")
         if self._closed:
-            raise ExecutorShutdown("cannot schedule new futures after shutdown")
+            raise self._refusal()
         plan = self._plan(fn, given)
         single = plan.single or wish.chunksize == 1 or not _chunks_pay(plan.backend, wish.chunksize)
         if plan.single and isinstance(wish.chunksize, int) and wish.chunksize > 1:
@@ -305,6 +327,16 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         for backend in backends:
             backend.resize(count or cpu_count())
 
+    def dump(self, file: TextIO | None = None) -> str:
+        """What it is doing, for people: calls, workers, shared objects, who waits for what, stacks.
+
+        Does not hang, whatever does: it takes about a second at the longest. `unirun.dump()` tells
+        of all executors of this process. The text is written to `file` as well, if that is given.
+        """
+        from unirun._dump import text_about  # for who asks
+
+        return text_about([self], file)
+
     def stats(self) -> dict[str, Stats]:
         """A snapshot of counters for each backend that has started, by name."""
         return {name: self._stats(name, each) for name, each in list(self._backends.items())}
@@ -330,7 +362,11 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
     ) -> None:
         _leave(self._tokens.pop())
         failed = exc_type is not None
-        self.shutdown(wait=True, cancel_futures=failed, kill=failed)
+        try:
+            self.shutdown(wait=True, cancel_futures=failed, kill=failed)
+        except KeyboardInterrupt:  # all has been killed: one of them is enough for the caller
+            if not isinstance(exc, KeyboardInterrupt):
+                raise
 
     def __repr__(self) -> str:
         made_with = self._chooser.made_with
@@ -339,9 +375,7 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         return f"<unirun.Executor({how}){state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            "an Executor cannot be pickled; inside a task use unirun.submit or a task's .submit"
-        )
+        return _nesting.reduce(self, Executor)
 
 
 # -- the current executor -----------------------------------------------------------------------
@@ -354,15 +388,16 @@ _default_lock = threading.Lock()
 def current_executor() -> Executor:
     """The innermost `with Executor(...)` of this context, else the default executor.
 
-    The default one is made at first use, shared by the whole process, and ended at its exit.
+    The default one is made at first use, shared by the whole process, and ended at its exit. In a
+    task that runs in a worker process it is the executor that runs the task.
     """
     global _default
     executor = _current.get()
-    if executor is not None and not executor._closed:
+    if executor is not None and (executor._drains or not executor._closed):
         return executor
     with _default_lock:
-        if _default is None or _default._closed:
-            _default = Executor(name="unirun-default")
+        if _default is None or (_default._closed and not _default._drains):
+            _default = _nesting.current(Executor) or Executor(name="unirun-default")
         return _default
 
 
@@ -386,11 +421,14 @@ def _chunks_pay(backend: Backend, chunksize: int | str) -> bool:
 
 
 def _close_dropped(
-    backends: dict[str, Backend], held: HeldCalls, ahead: Callable[[], None] | None
+    backends: dict[str, Backend],
+    held: HeldCalls,
+    ahead: Callable[[], None] | None,
+    exit_grace: float,
 ) -> None:
     if ahead is not None:
         ahead()
-    held.then(lambda: close(backends.values()))
+    leave(backends, held, exit_grace)
 
 
 def _forget_in_forked_child() -> None:

@@ -30,8 +30,11 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
+from functools import partial
 
+from unirun import _hangs
 from unirun._callbacks import call_back
+from unirun._prompt import PromptWaiters, in_slices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,9 +109,12 @@ class Future(_StandardFuture[T]):
         @property
         def _condition(self) -> threading.Condition:
             """What `concurrent.futures.wait` and friends lock; made for them on demand."""
+            self._check_here()
             listeners = self._listen()
+            if self._backend is not None and self._state is PENDING:
+                self._backend.awaited(self)
             if listeners.condition is None:
-                condition, waiters = threading.Condition(), []
+                condition, waiters = threading.Condition(), PromptWaiters()
                 with _lock:
                     if listeners.condition is None:
                         listeners.condition, listeners.waiters = condition, waiters
@@ -174,8 +180,8 @@ class Future(_StandardFuture[T]):
             TimeoutError: the call has not ended in time; it goes on.
             CancelledError: the call was cancelled (`TaskKilled` if it was killed).
         """
-        if self._state is not FINISHED and self._state in _OPEN:
-            self._wait(timeout)
+        if self._state is not FINISHED and self._state in _OPEN and not self._wait(timeout):
+            raise TimeoutError
         if self._state is FINISHED and self._exception is None:
             return self._result  # type: ignore[no-any-return]
         try:
@@ -188,8 +194,8 @@ class Future(_StandardFuture[T]):
 
         Raises as `result()` does for a time-out and for a cancelled call.
         """
-        if self._state in _OPEN:
-            self._wait(timeout)
+        if self._state in _OPEN and not self._wait(timeout):
+            raise TimeoutError
         if self._state == FINISHED:
             return self._exception
         raise self._failure()
@@ -197,17 +203,29 @@ class Future(_StandardFuture[T]):
     def _failure(self) -> BaseException:
         return self._exception if self._exception is not None else CancelledError()
 
-    def _wait(self, timeout: float | None) -> None:
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait, and help where one can, until it has ended; False if `timeout` passed first."""
+        self._check_here()
         backend = self._backend
         until = None if timeout is None else time.monotonic() + timeout
-        if backend is not None and backend.help_with(self, until):
-            return
-        if not self._wait_ended(None if until is None else until - time.monotonic()):
-            raise TimeoutError
+        # Who helps a future that follows another one ends that one: this one may be open still.
+        if backend is not None and backend.help_with(self, until) and self._state not in _OPEN:
+            return True
+        return self._wait_ended(None if until is None else until - time.monotonic())
+
+    def _check_here(self) -> None:
+        """Raise DeadlockError for an open call of the process that this one was forked from."""
+        if self._state in _OPEN and getattr(self._backend, "stays_in_parent", False):
+            from unirun._errors import DeadlockError
+
+            raise DeadlockError(
+                "the call was submitted before this process was forked, and ends in its parent "
+                "only; wait for it there, or submit it here again"
+            )
 
     def _wait_ended(self, timeout: float | None) -> bool:
         """Wait until the future has ended; False if `timeout` passed first."""
-        limit = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
+        limit = None if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
         parked = _thread.allocate_lock()
         parked.acquire()
         listeners = self._listen()
@@ -217,12 +235,21 @@ class Future(_StandardFuture[T]):
             listeners.parked.append(parked)
         ended = False
         try:
-            ended = parked.acquire(True, limit)
+            wait = partial(in_slices, partial(parked.acquire, True))
+            if limit is not None:
+                ended = wait(limit)
+            else:
+                ended = wait(_hangs.first_pause()) or self._wait_on(wait)
         finally:
             if not ended:  # in vain, or interrupted
                 with _lock:
                     listeners.parked.remove(parked)
         return ended
+
+    def _wait_on(self, wait: Callable[[float], bool]) -> bool:
+        """Wait without end; raises DeadlockError once it is seen that there would be none."""
+        runner = getattr(self._backend, "runner", None)
+        return _hangs.wait_on(wait, _hangs.Wait("the result of", self, runner))
 
     # -- acting ----------------------------------------------------------------------------
 
@@ -273,6 +300,8 @@ class Future(_StandardFuture[T]):
         once); what they raise is logged to `concurrent.futures`, as in the standard library.
         """
         listeners, first = self._listen(), [fn]
+        if self._backend is not None and getattr(fn, "__module__", None) == "asyncio.futures":
+            self._backend.awaited(self)  # by `wrap_future`
         with _lock:
             if self._state in _OPEN:
                 if listeners.callbacks is None:
@@ -284,21 +313,9 @@ class Future(_StandardFuture[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait inside asyncio; cancelling the task that waits cancels the call, or kills it."""
-        return self._await().__await__()
+        from unirun._awaiting import outcome_of
 
-    async def _await(self) -> T:
-        import asyncio  # heavy, and already imported by whoever awaits
-
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        self.add_done_callback(lambda _: _wake(loop, ended))
-        try:
-            await ended.wait()
-        except asyncio.CancelledError:
-            if not self.cancel() and self._stop_for_good():
-                await ended.wait()
-            raise
-        return self.result()
+        return outcome_of(self).__await__()
 
     def _stop_for_good(self) -> bool:
         """Ask for a kill without waiting; False where running calls cannot be killed."""
@@ -464,13 +481,6 @@ def succeed_all(ends: Iterable[tuple[Future[Any], Any]]) -> None:
                 rest.append(pair)
     for future, result in rest:
         future._succeed(result)
-
-
-def _wake(loop: Any, event: Any) -> None:
-    try:
-        loop.call_soon_threadsafe(event.set)
-    except RuntimeError:
-        return  # the loop was closed meanwhile: nobody waits there any more
 
 
 Future.__module__ = "unirun"

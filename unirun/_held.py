@@ -68,6 +68,11 @@ class HeldCalls:
         """How many calls wait in line that will go there."""
         return 0 if self._line is None else self._line.waiting_for(backend)
 
+    def count(self) -> int:
+        """How many calls wait in line or for their next attempt; timers do not count."""
+        retried = 0 if self._retried is None else self._retried.between_attempts()
+        return retried + (0 if self._line is None else self._line.waiting_for(None))
+
     def stop(self) -> None:
         """Cancel what waits in line or for its time, and make no further attempts."""
         if self._timers is not None:

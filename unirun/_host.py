@@ -88,7 +88,9 @@ class Host(Desk):
             pass  # full: it will wake anyway; closed: it has ended, or it is our parent's
 
     def join(self, patience: float | None = None) -> None:
-        if self.is_home and threading.current_thread() is not self._thread:
+        if not self.is_home or self._thread.ident is None:
+            return  # it is another process's, or there was no thread to be had
+        if threading.current_thread() is not self._thread:
             self._thread.join(patience)
 
     @property
@@ -281,7 +283,7 @@ class Host(Desk):
                 self._deliver(
                     self._coordinator.request(peer, request_id, op, object_id, args, deadline, late)
                 )
-                if op == "wait":
+                if op == "wait" or op == "acquire":
                     self._barriers.noted(object_id)
             case int() if message > 0:
                 self._coordinator.acknowledge(peer, message)
@@ -300,6 +302,8 @@ class Host(Desk):
         match op, args:
             case "create", (str() as kind, *params):
                 peer.deliver(request_id, *self._made(kind, params))
+            case "tell", ():
+                peer.deliver(request_id, "ok", tuple(self.tell()))
             case "count", ():
                 peer.deliver(request_id, "ok", self.count())
             case "end_task", (str() as task, tuple() as acquired) if all(map(_is_pair, acquired)):

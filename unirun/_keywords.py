@@ -23,6 +23,8 @@ class Settings(TypedDict, total=False):
     max_pending: int | str | Iterable[int | str] | None
     when_full: str
     exit_grace: float | str
+    dump: bool
+    hang_warning: float | str | None
     manager: str
     backend: str | Mapping[str, Mapping[str, Any]] | None
     kind: str

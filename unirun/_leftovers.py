@@ -11,7 +11,7 @@ import os
 import socket
 import time
 
-__all__ = ["directory_prefix", "remove_all", "remove_those_of"]
+__all__ = ["directory_prefix", "remove_all", "remove_those_of", "temporary_directory"]
 
 SOCKET = "manager"
 """The name of the socket in its directory."""
@@ -23,6 +23,16 @@ LAST_MOMENTS = 1.0  # seconds in which the kernel may still be closing what a pr
 def directory_prefix() -> str:
     """What the name of a directory for a socket of this process begins with."""
     return f"{PREFIX}{os.getpid()}-"
+
+
+def temporary_directory() -> str | None:
+    """Where such directories are; None if there is no place that can be written to."""
+    import tempfile  # it takes 5 ms to import
+
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return None
 
 
 def remove(path: str) -> bool:

@@ -139,6 +139,11 @@ class _Relay:
         backend: Backend | None = None if inner is None else inner._backend
         return inner is not None and backend is not None and backend.help_with(inner, until)
 
+    def awaited(self, future: Future[Any]) -> None:
+        inner = self._future._inner
+        if inner is not None and inner._backend is not None:
+            inner._backend.awaited(inner)
+
 
 class Limit:
     """The places of one view, shared by the views that are made from it."""
@@ -241,9 +246,10 @@ class Line:
         """Have the line's thread call `do()`."""
         self._clock.call_at(0.0, do)
 
-    def waiting_for(self, backend: str) -> int:
+    def waiting_for(self, backend: str | None) -> int:
+        """How many; None: for any backend."""
         with self._empty:
-            return sum(each.backend == backend for each in self._waiting)
+            return sum(backend in (None, each.backend) for each in self._waiting)
 
     def stop(self) -> None:
         """Cancel all that wait."""

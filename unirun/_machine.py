@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["cpu_count", "gil_enabled"]
+__all__ = ["cpu_count", "gil_enabled", "python_executable"]
 
 _CGROUP = "/sys/fs/cgroup"
 
@@ -41,6 +41,23 @@ def cgroup_quota(root: str = _CGROUP, own: str = "/proc/self/cgroup") -> float |
 def gil_enabled() -> bool:
     """False on a free-threaded build that runs without the GIL."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def python_executable() -> str:
+    """The interpreter to start; `multiprocessing.set_executable` may have named it.
+
+    Raises OSError where there is none.  A frozen program would start itself, and so on.
+    """
+    spawn = sys.modules.get("multiprocessing.spawn")
+    chosen = os.fsdecode((sys.executable if spawn is None else spawn.get_executable()) or "")
+    frozen = getattr(sys, "frozen", False) and chosen == sys.executable
+    if chosen and not frozen:
+        return chosen
+    what = "a frozen program is no Python" if frozen else "sys.executable is empty"
+    raise OSError(
+        f"{what}; name a Python by multiprocessing.set_executable(), or use mp_context='fork' or "
+        "backend='thread'"
+    )
 
 
 def _folders(root: str, own: str) -> list[str]:

@@ -78,6 +78,10 @@ class Manager:
         """A task has ended in this thread: release what it has left, and warn of it."""
         self._host.end_task(task, acquired)
 
+    def tell(self, patience: float) -> list[str]:
+        """Lines about its objects, for a dump; waits no longer than that."""
+        return self._host.tell()
+
     @property
     def objects(self) -> int:
         """How many objects it hosts; those that nobody refers to any more go within seconds."""

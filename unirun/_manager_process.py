@@ -19,17 +19,17 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from unirun import _channel, _connect, _leftovers, _links, _segments
+from unirun import _channel, _connect, _hangs, _leftovers, _links, _segments
 from unirun._channel import FrameReader, frame
 from unirun._closing import close_at_exit
 from unirun._crowding import hopeless
 from unirun._errors import ManagerLost
 from unirun._leavings import warn_of
+from unirun._machine import python_executable
 from unirun._manager import create_at
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ class ManagerProcess:
         """As `_channel.request`."""
         return _channel.request(self.address, op, object_id, args, timeout)
 
+    def tell(self, patience: float) -> list[str]:
+        """Lines about its objects, for a dump; waits no longer than that.  Raises ManagerLost."""
+        status, lines = _channel.request_at_once(self.address, "tell", patience)
+        return list(lines) if status == "ok" else ["their manager does not answer"]
+
     @property
     def objects(self) -> int:
         """How many objects it hosts; those that nobody refers to any more go within seconds.
@@ -116,7 +121,8 @@ class Server:
             with theirs:
                 self._process = _start(theirs)
             self.pid = self._process.pid
-            self._socket.sendall(frame((os.getpid(), key, family, tempfile.gettempdir())))
+            told = (os.getpid(), key, family, _leftovers.temporary_directory(), _hangs.warn_after)
+            self._socket.sendall(frame(told))
             self.address = self._hear_address()
             self._thread.start()
         except BaseException as exc:
@@ -194,6 +200,9 @@ class Server:
 
 
 def _answer_to(about: str | int, *more: Any) -> Any:
+    if isinstance(about, str) and not more:
+        _hangs.warn(about)
+        return None
     if isinstance(about, str):  # a task, and what it left behind
         warn_of(about, *more)
         return SAID
@@ -208,7 +217,7 @@ def _command() -> list[str]:
     if sys.dont_write_bytecode:
         options.append("-B")
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return [sys.executable or "python3", *options, "-c", _PROGRAM, home]
+    return [python_executable(), *options, "-c", _PROGRAM, home]
 
 
 _PROGRAM: Final = """

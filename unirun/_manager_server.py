@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from unirun import _hangs
 from unirun._channel import FrameReader, frame
 from unirun._host import Host
 from unirun._sessions import Peer
@@ -27,7 +28,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     owner = socket.socket(fileno=0)
     try:
-        pid, key, family, tempfile.tempdir = _what_to_do(owner)
+        pid, key, family, tempfile.tempdir, _hangs.warn_after = _what_to_do(owner)
         lifelines = _pidfds(pid)
         os.chdir(os.sep)  # lest the owner's directory cannot be removed
         host = DistantHost(family, key, owner, lifelines)
@@ -72,6 +73,7 @@ class DistantHost(Host):
         self._unsaid: deque[tuple[Peer, int]] = deque()  # who waits for the owner to have said it
         super().__init__(family, key, lifelines)
         self._barriers.find_out_by(self._ask_owner)
+        self._barriers.say = self._have_said
 
     def say_address(self) -> None:
         """The first thing that the owner is told."""
@@ -95,6 +97,11 @@ class DistantHost(Host):
         """Whether all of a pool stand in that barrier: the pools are there."""
         with self._lock:
             self._owner.push(frame((object_id, parties, standing)))
+
+    def _have_said(self, text: str) -> None:
+        """A warning; people are where the owner is."""
+        with self._lock:
+            self._owner.push(frame((text,)))
 
     def _handle(self, peer: Peer, message: Any) -> bool:
         if peer is not self._owner:

@@ -24,12 +24,15 @@ from _queue import Empty, SimpleQueue  # all of `queue` that is needed
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
+from concurrent.futures._base import PENDING
 
 from unirun._chunk import run_chunk
+from unirun._context import running
 from unirun._cuts import Chunker, Columns, Inputs
 from unirun._errors import ExecutorShutdown, SerializationError
 from unirun._future import Future
 from unirun._parts import Outcomes, Parts
+from unirun._prompt import span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,8 +157,13 @@ class Mapping:
         self.iterated = True
         self.unread.discard(self)
         with self._reading:
-            while not operator.length_hint(self._batch):  # else another thread has left some
-                self._batch = self._next_batch()
+            try:
+                while not operator.length_hint(self._batch):  # else another thread has left some
+                    self._batch = self._next_batch()
+            except BaseException:  # the end, a failure; or Ctrl-C, which may tear anything here
+                if not self.closed:
+                    self.close()
+                raise
             return self._batch
 
     def left(self) -> int:
@@ -333,32 +341,37 @@ class Mapping:
         patience = PATIENCE_SECONDS
         while True:
             left = _left(self._end, None)
-            span = left if self._single else patience if left is None else min(left, patience)
-            chunk = self._wait_for(span)
+            most = left if self._single else patience if left is None else min(left, patience)
+            chunk = self._wait_for(most)
             if chunk is not None:
                 return chunk
             if not self._single and self._take_early():
                 return None
-            if left is not None and left <= patience:
+            if self._end is not None and time.monotonic() >= self._end:
                 self.close()
                 raise TimeoutError
             patience = min(1.5 * patience, MAX_PATIENCE)
 
     def _wait_for(self, seconds: float | None) -> _Chunk | None:
         """A chunk that has ended within that time."""
+        if running.get() is not None:
+            self._help()
+        if self._finished is None:
+            return self._sent[0] if self._sent[0].future._wait(seconds) else None
         try:
-            if self._finished is not None:
-                return self._finished.get(timeout=seconds)
-            self._sent[0].future.exception(seconds)
+            return self._finished.get(timeout=span(seconds))
         except Empty:
             return None
-        except BaseException as exc:  # cancelled or killed: an outcome too
-            if not self._sent[0].future.done():
-                if isinstance(exc, TimeoutError):
-                    return None
-                self.close()  # Ctrl-C while we wait
-                raise
-        return self._sent[0]
+
+    def _help(self) -> None:
+        """We are in a call, and hold up what may be needed for those that we wait for."""
+        waiting = [chunk.future for chunk in self._sent if chunk.future._state is PENDING]
+        if self._finished is not None:
+            for future in waiting:
+                if future._backend is not None:
+                    future._backend.awaited(future)
+        elif waiting and self._end is None and waiting[0]._backend is not None:
+            waiting[0]._backend.help_with(waiting[0])
 
     def _take_early(self) -> bool:
         """Rule 4."""
@@ -411,6 +424,10 @@ class OpenMaps:
         if not mapping.exhausted:
             mapping.unread = self._unread
             self._unread.add(mapping)
+
+    def are_read(self) -> bool:
+        """Somebody iterates over one, and has not come to its end."""
+        return any(mapping.iterated and not mapping.closed for mapping in list(self._all))
 
     def settle(self, until: float | None) -> bool:
         """Wait for what was sent and what comes of it; False if the moment passed first."""

@@ -89,8 +89,7 @@ def _by_cloudpickle(
     first: BaseException | None,
     on_buffer: Callable[[PickleBuffer], bool] | None,
 ) -> bytes:
-    import cloudpickle  # 30 ms to import, and most programs never need it
-
+    cloudpickle = _load_cloudpickle(what)
     try:
         data: bytes = cloudpickle.dumps(obj, PROTOCOL, on_buffer)
     except (KeyboardInterrupt, _HasLargeBuffer):
@@ -101,6 +100,18 @@ def _by_cloudpickle(
         reason = _reason(obj, exc, parts)
         raise SerializationError(f"{what} cannot be pickled: {reason}") from (first or exc)
     return data
+
+
+def _load_cloudpickle(what: str) -> Any:
+    """30 ms to import, and most programs never need it."""
+    try:
+        import cloudpickle
+    except ImportError as exc:  # installed without what it depends on, in a zip file say
+        from unirun._errors import SerializationError
+
+        text = f"{what} cannot be pickled without cloudpickle ({exc}); run: pip install cloudpickle"
+        raise SerializationError(text) from exc
+    return cloudpickle
 
 
 # -- handles on shared objects ------------------------------------------------------------------
@@ -210,8 +221,7 @@ def _is_small(buffer: PickleBuffer) -> bool:
 def _encode_large(obj: Any, what: str, parts: tuple[str, ...], store: Store) -> bytes:
     pieces = _Pieces()
     if pieces.take(obj, Pickler) is None or pieces.names_by_value():
-        import cloudpickle
-
+        cloudpickle = _load_cloudpickle(what)
         pieces = _Pieces()
         if pieces.take(obj, cloudpickle.Pickler) is None:
             return dumps(obj, what, parts)  # it says what is wrong, and where

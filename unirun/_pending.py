@@ -19,6 +19,7 @@ from queue import Full
 
 from unirun._callbacks import in_callback
 from unirun._errors import ExecutorShutdown, UnirunError
+from unirun._prompt import span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Gate:
     def _wait(self) -> None:
         """Called with the lock held."""
         try:
-            self._changed.wait()
+            self._changed.wait(span(None))
         except BaseException:  # Ctrl-C: what this thread was told is for another
             self._changed.notify()
             raise

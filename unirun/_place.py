@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from unirun._errors import ManagerLost
+from unirun._deferral import uninterrupted
+from unirun._errors import ManagerLost, UnirunError
 from unirun.sync import make_shared
 
 if TYPE_CHECKING:
@@ -69,7 +70,19 @@ class Place:
         lost.close()
         return self.manager()
 
+    @uninterrupted  # as else a manager could run that nobody knows
     def _start(self) -> Manager | ManagerProcess:
+        try:
+            return self._make()
+        except (OSError, RuntimeError) as exc:  # no descriptor, thread or process to be had
+            if isinstance(exc, UnirunError):
+                raise
+            from unirun._remedies import for_error
+
+            text = f"no manager for shared objects can be started: {exc}{for_error(exc)}"
+            raise ManagerLost(text) from exc
+
+    def _make(self) -> Manager | ManagerProcess:
         if self._where == "process":
             from unirun._manager_process import ManagerProcess
 

@@ -109,6 +109,8 @@ class Plans:
         plain = self._quick and plan.retry is None and given.limit is None
         if plain and getattr(fn, "__code__", fn) is alike:
             plan.configured, plan.active = stamp  # equal to what they were, perhaps not the same
+            if len(given.known) > MOST:
+                given.known = {}  # a program may make a new lambda for each call
             given.known[fn if _belongs_to_a_module(fn) else id(alike)] = plan
         return plan
 

@@ -29,6 +29,8 @@ BUILTIN = {
 GROUP = "unirun.backends"
 # What a backend can start before it is needed, to come up while the rest is being imported.
 AHEAD = {"process": "unirun.backends.process.early:begin"}
+# The pure machine of a backend, for those who play it without the engine (`unirun.testing`).
+MACHINES = {"process": "unirun.backends.process.state:PoolState"}
 
 
 def names() -> list[str]:
@@ -62,6 +64,12 @@ def begin(name: str | None) -> Callable[[], None] | None:
     except (ImportError, OSError):
         return None  # who needs it will ask for it again, and say what is wrong
     return drop
+
+
+def machine(name: str) -> Any:
+    """The class of the pure state machine of a built-in backend."""
+    module, _, attribute = MACHINES[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def available(name: str) -> str | None:

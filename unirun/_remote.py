@@ -302,25 +302,25 @@ def _traceback(frames: list[tuple[str, int, str]]) -> types.TracebackType | None
 
 
 def _frame(filename: str, line: int, name: str) -> types.FrameType:
-    """A frame whose code has that name, made by raising in a stub."""
+    """A frame whose code has that name: of a generator that never began.
+
+    It has nobody above it.  The frame of a function would keep those of all its callers, and what
+    they know: a batch of futures, as long as somebody keeps the exception of one of them.
+    """
     code = _STUB.replace(
         co_filename=filename, co_firstlineno=max(line, 1), co_name=name, co_qualname=name
     )
-    try:
-        exec(code, {"__name__": "unirun.remote"})
-    except ZeroDivisionError as exc:
-        assert exc.__traceback__ is not None
-        assert exc.__traceback__.tb_next is not None
-        return exc.__traceback__.tb_next.tb_frame
-    raise AssertionError("the stub always raises")
+    frame: types.FrameType = types.FunctionType(code, {"__name__": "unirun.remote"})(_NONE).gi_frame
+    return frame
 
 
 def _stub() -> types.CodeType:
-    """Code that raises, and whose every instruction is on its first line, in no column.
+    """A generator's code, whose every instruction is on its first line, in no column.
 
     A traceback takes line and columns from the instruction, not from `tb_lineno`.
     """
-    code = compile("1/0", "<remote>", "exec")
+    code = compile("(None for _ in ())", "<remote>", "exec").co_consts[0]
+    assert isinstance(code, types.CodeType)
     units = len(code.co_code) // 2
     sizes = [min(8, units - start) for start in range(0, units, 8)]
     # "No columns": code 13 and the size, then the difference of the lines, which is 0.
@@ -328,3 +328,4 @@ def _stub() -> types.CodeType:
 
 
 _STUB = _stub()
+_NONE: Any = iter(())

@@ -12,8 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+from contextvars import Context, copy_context
 
 from unirun._clock import Clock
+from unirun._context import running
 from unirun._errors import (
     ExecutorShutdown,
     NotKillable,
@@ -137,6 +139,7 @@ class RetryingFuture(Future["Any"]):
         self._failures = self._crashes = 0
         self._earlier: deque[str] = deque(maxlen=_TOLD_FAILURES)
         self._stopped = False
+        self._waiting: Context | None = None  # of the call that waits for this one
         self._backend: Any = _Relay(self)  # keeps the part futures use
 
     @property
@@ -154,6 +157,11 @@ class RetryingFuture(Future["Any"]):
             between = self._is_between()
         if between:
             self._killed(TaskKilled("the call was cancelled between two attempts"))
+
+    def is_between(self) -> bool:
+        """Whether it waits for the time of its next attempt."""
+        with self._lock:
+            return self._is_between()
 
     def _is_between(self) -> bool:
         """Called with the lock held."""
@@ -177,6 +185,13 @@ class RetryingFuture(Future["Any"]):
         if unwanted and not attempt.cancel():
             attempt._stop_for_good()
         attempt.add_done_callback(self._ended)
+        if self._attempts:
+            self._say_awaited()
+
+    def _say_awaited(self) -> None:
+        attempt, waiting = self._attempt, self._waiting
+        if attempt is not None and attempt._backend is not None and waiting is not None:
+            waiting.copy().run(attempt._backend.awaited, attempt)
 
     def _ended(self, attempt: Future[Any]) -> None:
         if attempt.cancelled():
@@ -292,7 +307,17 @@ class _Relay:
     def help_with(self, future: Future[Any], until: float | None = None) -> bool:
         attempt = self._future._attempt
         backend: Backend | None = None if attempt is None else attempt._backend
+        self._note_who_waits()
         return attempt is not None and backend is not None and backend.help_with(attempt, until)
+
+    def awaited(self, future: Future[Any]) -> None:
+        self._note_who_waits()
+        self._future._say_awaited()
+
+    def _note_who_waits(self) -> None:
+        """A call: so that it helps with later attempts, too, which another thread makes."""
+        if running.get() is not None:
+            self._future._waiting = copy_context()
 
 
 class RetriedCalls:
@@ -319,6 +344,12 @@ class RetriedCalls:
             self._ended(future)
             raise
         return future
+
+    def between_attempts(self) -> int:
+        """How many wait for the time of their next one."""
+        with self._lock:
+            futures = list(self._open)
+        return sum(future.is_between() for future in futures)
 
     def stop(self) -> None:
         """No further attempts."""
@@ -347,6 +378,7 @@ class RetriedCalls:
 
     def _ended(self, future: Any) -> None:
         future._submit = None  # it holds the arguments
+        future._backend = None  # which holds it
         with self._lock:
             self._open.discard(future)
             if self._open or not self._then:

@@ -40,6 +40,7 @@ class HomeThread:
         self.next_id = self._ids.__next__
         self.waiters: dict[int, Waiter] = {}  # guarded by the host's lock
         self.seat = 0  # by which cells know it
+        self.ident = threading.get_ident()  # whose session it is makes it
 
     def deliver(self, request_id: int, status: str, value: Any) -> None:
         waiter = self.waiters.pop(request_id)

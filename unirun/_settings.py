@@ -316,6 +316,14 @@ _TABLE = (
     ),
     Key("when_full", "pool", _WHEN_FULL, "block", "what a submit does when max_pending is reached"),
     Key("exit_grace", "pool", _SECONDS, 10.0, "how long the interpreter's exit waits for calls"),
+    Key("dump", "pool", _TRUTH_VALUE, False, "`unirun dump PID` may ask what the program is doing"),
+    Key(
+        "hang_warning",
+        "pool",
+        _or_none(_SECONDS),
+        5.0,
+        "how long all may wait for one another before a warning says so",
+    ),
     Key(
         "manager",
         "pool",

@@ -33,8 +33,11 @@ __all__ = ["MapWish", "Submitter", "View"]
 class Submitter(SharedNames):
     """What an executor and a view of it have in common."""
 
-    _owner: Executor
     _given: Given
+    if TYPE_CHECKING:
+
+        @property
+        def _owner(self) -> Executor: ...
 
     @overload
     def submit(
@@ -148,6 +151,8 @@ class Submitter(SharedNames):
 class View(Submitter, concurrent.futures.Executor):
     """An executor's calls with options; made by `Executor.options`. Owns nothing."""
 
+    _owner: Executor
+
     def __init__(self, owner: Executor, given: Given) -> None:
         self._owner = owner
         self._given = given
@@ -159,10 +164,20 @@ class View(Submitter, concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         raise RuntimeError("a view owns no workers; shut down the executor it was made from")
 
+    def __reduce__(self) -> Any:
+        """As its executor: only in calls."""
+        if self._given.limit is not None:
+            raise TypeError("a view with a limit cannot be pickled; hand over its executor")
+        return _view_of, (self._owner, dict(self._given))
+
     def __repr__(self) -> str:
         limit = self._given.limit
         options = dict(self._given) if limit is None else {**self._given, "limit": limit.most}
         return f"<options {options} of {self._owner!r}>"
+
+
+def _view_of(owner: Executor, options: dict[str, Any]) -> View:
+    return View(owner, owner._plans.given(options, None))
 
 
 @record

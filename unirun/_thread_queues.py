@@ -10,8 +10,10 @@ from __future__ import annotations
 import queue
 import sys
 import time
+import weakref
 
 from unirun._async_queues import AsyncQueue
+from unirun._hangs import WatchedCondition
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +118,12 @@ def refused(error: Exception, accepted: int) -> Exception:
 
 
 class _Batches(AsyncQueue):
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        me = weakref.ref(self)
+        self.not_empty = WatchedCondition(self.mutex, "an item of", me)
+        self.not_full = WatchedCondition(self.mutex, "room in", me)
+
     def put_many(
         self, items: Iterable[Any], block: bool = True, timeout: float | None = None
     ) -> None:

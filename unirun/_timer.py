@@ -19,6 +19,7 @@ from unirun import _context
 from unirun._clock import Clock
 from unirun._errors import ExecutorShutdown, NotKillable
 from unirun._lasting import Lasting, drop, keep
+from unirun._prompt import in_slices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Timer(Lasting):
     def join(self, timeout: float | None = None) -> None:
         """Wait until it is not alive any more, at most `timeout` seconds."""
         self._check_joinable(inside=_inside.get() is self and self.is_alive())
-        self._over.wait(None if timeout is None else max(0.0, timeout))
+        in_slices(self._over.wait, None if timeout is None else max(0.0, timeout))
 
     @property
     def ident(self) -> int | None:

@@ -1,14 +1,19 @@
-"""The barriers of one host, for `_crowding`."""
+"""The barriers of one host, for `_crowding`; and its locks that a thread waits for and holds."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable
+from functools import partial
 
+from unirun import _hangs
 from unirun._clock import Clock
 from unirun._crowding import Crowding
+from unirun._dump_objects import who_is
 from unirun._hosted_barriers import Barrier
-from unirun.coordinator import Coordinator, Reply
+from unirun._hosted_locks import Lock
+from unirun.coordinator import Coordinator, Reply, Request
 
 __all__ = ["WatchedBarriers"]
 
@@ -25,14 +30,31 @@ class WatchedBarriers:
         self.coordinator = coordinator
         self.lock = lock
         self.deliver = deliver
+        self.say: Callable[[str], None] = _hangs.warn
+        """How to warn people; where they are in another process, the host has a way."""
         self._clock = Clock("unirun-barriers")  # ours: `close`
         self._crowding = Crowding(self._clock)
 
     def noted(self, object_id: int) -> None:
         """Somebody may wait for that object, a barrier perhaps; called with the lock held."""
-        barrier = self.coordinator.subject(object_id)
-        if isinstance(barrier, Barrier) and barrier.standing:
-            self._crowding.noted(_Watched(self, object_id, barrier.parties))
+        subject = self.coordinator.subject(object_id)
+        if isinstance(subject, Barrier) and subject.standing:
+            self._crowding.noted(_Watched(self, object_id, subject.parties))
+        elif isinstance(subject, Lock) and _hangs.warn_after is not None:
+            for request in subject._waiting:
+                if _waits_for_itself(request):
+                    when = time.monotonic() + _hangs.warn_after
+                    self._clock.call_at(when, partial(self._look_at_lock, request))
+
+    def _look_at_lock(self, request: Request) -> None:
+        with self.lock:
+            if request.state != "open" or not _waits_for_itself(request):
+                return
+            text = (
+                f"{request.who or who_is(request.session)} waits for {request.subject.name}, which "
+                "it holds itself; make it an RLock, or release it first"
+            )
+        self.say(text)
 
     def find_out_by(self, ask: Callable[[int, int, list[Hashable]], None]) -> None:
         """Have another process find out, by the object's id and parties and who stands there."""
@@ -51,6 +73,11 @@ class WatchedBarriers:
     def close(self) -> None:
         """Look no more; does not wait for the clock's thread, which may want the lock."""
         self._clock.close()
+
+
+def _waits_for_itself(request: Request) -> bool:
+    """Without end, unless another thread releases it, which it may: so that is no DeadlockError."""
+    return request.deadline is None and request.subject.owner == request.session
 
 
 class _Watched:

@@ -26,7 +26,8 @@ from enum import StrEnum
 
 from unirun import _context
 from unirun._context import TaskContext, Token, running
-from unirun._errors import TaskTimeout, UnsupportedByBackend
+from unirun._dump_records import CallReport, Report
+from unirun._errors import NotKillable, TaskTimeout, UnsupportedByBackend
 from unirun._future import Future
 from unirun._machine import cpu_count
 from unirun._records import record
@@ -41,6 +42,7 @@ __all__ = [
     "CallOptions",
     "Capability",
     "FlagToken",
+    "Patience",
     "Stats",
     "WorkerSpec",
     "abandoned",
@@ -48,6 +50,7 @@ __all__ = [
     "default_threads",
     "describe",
     "end_of_body",
+    "left_behind",
     "next_call_id",
     "not_callable",
     "overtime",
@@ -94,6 +97,8 @@ class WorkerSpec:
     manager: str = "thread"
     """What hosts objects that processes share: a "thread" of this process, or a "process"."""
     name: str = "unirun"
+    home: tuple[Any, ...] | None = None
+    """What tasks in workers are to know of their executor, to submit to it; of plain values."""
     settings: bytes | None = None
     """The resolved settings for workers that read them, pickled by `_config`."""
     options: Mapping[str, Any] = types.MappingProxyType({})
@@ -158,6 +163,8 @@ class Backend(ABC):
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     option_names: ClassVar[tuple[str, ...]] = ()
     """Options of its own, as `Executor(backend=..., **options)`; see `WorkerSpec.options`."""
+    stays_in_parent = False
+    """This process was forked from the one where it works."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
@@ -201,6 +208,13 @@ class Backend(ABC):
         """Names of the calls that run now; for messages."""
         return []
 
+    def report(self) -> Report:
+        """What `Executor.dump` tells of it; must not wait for more than a moment."""
+        stats = self.stats()
+        calls = [CallReport(None, name, state="running") for name in self.running_calls()]
+        calls += [CallReport(None, "a call")] * stats.pending
+        return Report(self.name, self.max_workers, calls, [])
+
     @abstractmethod
     def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         """A new shared object, usable in calls; `kind` is its class: "Queue", "Event", ..."""
@@ -235,6 +249,15 @@ class Backend(ABC):
         """Called by a thread about to wait for `future`, until then on `time.monotonic()`; True if
         it ended the future by helping."""
         return False
+
+    def awaited(self, future: Future[Any]) -> None:
+        """Code in a call waits for `future`, or will, where `help_with` is of no use: in an event
+        loop, or by a function of `concurrent.futures`."""
+        return
+
+    def runner(self, future: Future[Any]) -> int | None:
+        """The thread of this process that alone can end that future, by going on with its body."""
+        return None
 
     def resize(self, max_workers: int) -> None:
         """Have so many workers from now on; what runs goes on. Refused where that cannot be."""
@@ -348,6 +371,43 @@ def overtime(name: str, options: CallOptions) -> str:
 def abandoned(name: str, options: CallOptions) -> TaskTimeout:
     text = f"{overtime(name, options)}; its thread cannot be killed and was abandoned"
     return TaskTimeout(text, abandoned=True)
+
+
+class Patience:
+    """How long a shutdown that kills waits for what it cannot end; then that is left behind.
+
+    It may be a done-callback, an initializer, or an event loop.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._until: float | None = None
+
+    def begin(self) -> None:
+        """The kill is ordered now; later ones count no more."""
+        if self._until is None:
+            self._until = time.monotonic() + self._seconds
+
+    @property
+    def is_over(self) -> bool:
+        return self._until is not None and time.monotonic() >= self._until
+
+    def within(self, timeout: float | None) -> float | None:
+        """Seconds to wait, where somebody wants to wait for `timeout`."""
+        if self._until is None:
+            return timeout
+        left = max(0.0, self._until - time.monotonic())
+        return left if timeout is None else min(timeout, left)
+
+
+def left_behind(backend: str, name: str) -> NotKillable:
+    """The outcome of a call that ran on in this process when it was to be ended by force."""
+    return NotKillable(
+        backend,
+        f"end {name}, which was left behind and runs on",
+        "use kind='isolated' or backend='process', or let the task look at "
+        "unirun.current_task().cancelled",
+    )
 
 
 def end_of_body(options: CallOptions) -> float | None:

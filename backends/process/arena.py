@@ -27,7 +27,7 @@ from marshal import dumps as marshal_dumps
 
 from unirun._payload import REFERENCE, may_name
 
-from .system import map_memory
+from .system import has_disk_behind, map_memory, write_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,6 +219,10 @@ class Arena:
         return REFERENCE + marshal_dumps(about), offset, size
 
     def _write(self, offset: int, size: int, places: list[tuple[int, bytes | memoryview]]) -> None:
+        if has_disk_behind():
+            for at, data in places:
+                write_at(self.fd, offset + at, data)
+            return
         window, start = self._memory.window(offset, size)
         with memoryview(window) as view:
             for at, data in places:

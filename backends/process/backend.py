@@ -7,9 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
-from unirun import _crowding
-from unirun._errors import ConfigError, ExecutorShutdown, SerializationError, TaskKilled
+from unirun import _context, _crowding
+from unirun._deferral import undisturbed
+from unirun._dump_records import Report
+from unirun._errors import (
+    ConfigError,
+    ExecutorShutdown,
+    SerializationError,
+    TaskKilled,
+    UnsupportedByBackend,
+)
 from unirun._future import Future
 from unirun._machine import cpu_count
 from unirun._payload import dumps
@@ -17,13 +26,14 @@ from unirun.backend import (
     Backend,
     CallOptions,
     Capability,
+    Patience,
     Stats,
     WorkerSpec,
     describe,
     next_call_id,
 )
 
-from . import launch, wire
+from . import forks, launch, outcomes, wire
 from .exchange import OPTIONS, Exchange
 from .functions import FunctionTable, payload
 from .future import ProcessFuture, Profile
@@ -34,6 +44,9 @@ from .state import ALONE, PoolState
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+DEEPEST = 20
+"""So many executors, each made in a task of the one before, may start workers: no endless fork."""
 
 
 class ProcessBackend(Backend):
@@ -62,21 +75,31 @@ class ProcessBackend(Backend):
         self._functions = FunctionTable(shares=_shares(spec))
         method, initializer = _method_and_initializer(spec)
         self._initializer = initializer
-        self._exchange = Exchange(spec.options, self._size)
-        self._store = self._exchange.arena.pack
-        launcher = launch.make(method, spec.preload, self._become_worker)
         self._state = PoolState(self._size)
-        self._pool = Pool(
-            spec, self._state, launcher, self._exchange, self._setup_frame, self._let_go
-        )
+        try:
+            self._make_pool(method)
+        except OSError as exc:  # no descriptor, no memory, no disk to be had
+            raise outcomes.no_workers(exc) from exc
         # Guards _closed, _started and the making of _place.
         # Reentrant: a signal handler or a `__del__` may submit while its thread holds it.
         self._lock = threading.RLock()
         self._closed = False
         self._started = False
+        self._patience = Patience()
         self._place: Any = None  # where shared objects live; ours until the last handle is dropped
 
         _crowding.pools.add(self)
+
+    def _make_pool(self, method: str) -> None:
+        with forks.making, ExitStack() as undo:
+            self._exchange = Exchange(self.spec.options, self._size)
+            undo.callback(self._exchange.close)
+            self._store = self._exchange.arena.pack
+            launcher = launch.make(method, self.spec.preload, self._become_worker)
+            undo.callback(launcher.close)
+            parts = self._state, launcher, self._exchange
+            self._pool = Pool(self.spec, *parts, self._setup_frame, self._let_go)
+            undo.pop_all()
 
     @property
     def max_workers(self) -> int:
@@ -102,6 +125,7 @@ class ProcessBackend(Backend):
             return self._submit_limited(fn, args, kwargs, options, None)
         future = _new(ProcessFuture)
         future._backend = self
+        future._since = time.monotonic()
         future.number = next_call_id()
         try:
             profile = future._profile = self._functions.profile(fn, options)
@@ -137,6 +161,7 @@ class ProcessBackend(Backend):
     ) -> ProcessFuture:
         future = ProcessFuture()
         future._backend = self
+        future._since = time.monotonic()
         future.number = next_call_id()
         future.on_part = on_part
         future.priority = options.priority
@@ -152,6 +177,13 @@ class ProcessBackend(Backend):
             return self._unsent(future, fn, options, exc)
         self._pool.hand_in(future, plain=False)
         return future
+
+    def submit_inner(self, call: ProcessFuture) -> None:
+        """A call that a task of another pool submits."""
+        if not self._pool.open:
+            self._check_open()
+        call._backend = self
+        self._pool.hand_in(call, plain=False)
 
     def _unsent(
         self, future: ProcessFuture, fn: Any, options: CallOptions, exc: SerializationError
@@ -176,18 +208,29 @@ class ProcessBackend(Backend):
             if self._closed:
                 raise ExecutorShutdown("cannot schedule new futures after shutdown")
             if not self._started:
-                self._start()
+                undisturbed(self._start)  # lest a thread that runs be taken for one that does not
         if self._pool.refuses:
             raise self._pool.refusal()
         self._pool.open = True
 
     def _start(self) -> None:
+        if _context.depth >= DEEPEST:
+            raise UnsupportedByBackend(
+                self.name,
+                f"start workers in a task that is {DEEPEST} executors deep",
+                "submit to the executor that runs the task (unirun.submit) instead of making one",
+            )
         self._started = True
         try:
             self._pool.thread.start()
-        except BaseException:  # no threads to be had
+        except BaseException as exc:
             self._started = False
+            if isinstance(exc, RuntimeError):  # no thread to be had
+                raise outcomes.no_workers(exc) from exc
             raise
+        from .hangs import Hangs
+
+        self._pool.post(Hangs(self).look)
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
         assert isinstance(future, ProcessFuture)
@@ -212,6 +255,8 @@ class ProcessBackend(Backend):
         if not used:  # it may have made shared objects; at exit its loop could not start any more
             self._pool.close_unused()
             return
+        if kill:
+            self._patience.begin()
         reason = TaskKilled("the call was killed: its executor was shut down")
         self._pool.post_in_turn(self._pool.close, cancel_futures, kill, reason)
 
@@ -220,11 +265,10 @@ class ProcessBackend(Backend):
         thread = self._pool.thread
         if thread.ident is None or thread is threading.current_thread():
             return True  # it never ran a call; or a callback asks, which cannot wait for itself
-        thread.join(timeout)
-        if thread.is_alive():
+        if not thread.ends_within(timeout):
             return False
-        self._pool.callbacks.join(None if until is None else max(0.0, until - time.monotonic()))
-        return True
+        left = None if until is None else max(0.0, until - time.monotonic())
+        return self._pool.callbacks.join(self._patience.within(left)) or self._patience.is_over
 
     def resize(self, max_workers: int) -> None:
         self._size = max_workers
@@ -247,6 +291,11 @@ class ProcessBackend(Backend):
 
     def running_calls(self) -> list[str]:
         return self._pool.running_names()
+
+    def report(self) -> Report:
+        from .report import report_of
+
+        return report_of(self)
 
     def crew(self) -> _crowding.Crew:
         seen = self._pool.snapshot()
@@ -280,6 +329,7 @@ class ProcessBackend(Backend):
             text_of(getattr(sys, "argv", ())),
             _current_directory(),
             authkey(),
+            (self.spec.home, _context.depth + 1),
             self.spec.settings,
             self.spec.preload,
             self._initializer,

@@ -6,6 +6,8 @@ import threading
 from _queue import SimpleQueue
 from collections.abc import Callable
 
+from unirun._prompt import Thread
+
 
 class CallbackThread:
     """Runs callbacks in order; started by the first one. The pool owns and closes it.
@@ -18,7 +20,7 @@ class CallbackThread:
         # Guards _thread and _closed, and that nothing is queued once it is closed. Reentrant, for a
         # `__del__` that ends a future.
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self._closed = False
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
@@ -32,7 +34,7 @@ class CallbackThread:
 
     def _start(self) -> bool:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread = Thread(self._work, self._name)
             try:
                 self._thread.start()
             except RuntimeError:
@@ -50,7 +52,6 @@ class CallbackThread:
             self._closed = True
             self._queue.put(None)
 
-    def join(self, timeout: float | None) -> None:
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+    def join(self, timeout: float | None) -> bool:
+        """Wait until the last has run; False if that takes longer."""
+        return self._thread is None or self._thread.ends_within(timeout)

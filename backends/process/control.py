@@ -6,6 +6,10 @@
              FIRST, LAST  indexes of the calls that were taken back last, all but
              KEPT   the one that was left to the worker; 0: none
              FILLED bytes of the journal that are valid
+             BEGUN_AT  when that call was begun, in nanoseconds of the clock all processes share
+             WAITS  the shared object that the task waits for without a time-out, or 0, and
+             SINCE  from when on, likewise; these three are for `report` alone
+             PID    of the worker, once it runs: its zygote may have died without telling it
     journal  entries (number of the answer, length, marshal of the answer)
     record   what a call with many items has done so far: `unirun._record`
 
@@ -30,9 +34,11 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import get_ident
 from marshal import dumps, loads
 from struct import Struct
 
+from unirun import _context
 from unirun._record import SIZE as RECORD_SIZE
 
 from . import remains
@@ -47,7 +53,7 @@ SIZE = (1 << 17) + RECORD_SIZE
 """Bytes of the whole; what is not described here belongs to `remains`."""
 HOLD_SECONDS = 0.0002
 
-BEGUN, HOLD, PARKED, FIRST, LAST, FILLED, KEPT = range(7)
+BEGUN, HOLD, PARKED, FIRST, LAST, FILLED, KEPT, BEGUN_AT, WAITS, SINCE, PID = range(11)
 _WORDS = 4096
 _JOURNAL = 1 << 16
 _RECORD = SIZE - RECORD_SIZE
@@ -123,6 +129,20 @@ class Control:
     def sent(self) -> None:
         self.words[FILLED] = 0
 
+    def tell_of_waits(self) -> None:
+        """Have waits of this thread, which runs the tasks, told to whoever looks at `words`."""
+        words, mine, last = self.words, get_ident(), [(0, 0)]
+
+        def note(what: int, which: int = 0) -> None:
+            if get_ident() != mine:
+                return  # a thread that the task has made
+            if what and last[0] != (what, which):  # else it goes on after a look at the world
+                last[0] = what, which
+                words[SINCE] = time.perf_counter_ns()
+            words[WAITS] = what
+
+        _context.note_wait = note
+
     def park(self) -> None:
         """Rule 2."""
         words = self.words
@@ -155,7 +175,9 @@ def open_control(fd: int) -> Control:
     try:
         remains.prepare()
         control = Control(fd)
+        control.words[PID] = os.getpid()
         remains.arm(fd, control.memory, lambda: control.words[BEGUN])
+        control.tell_of_waits()
         return control
     finally:
         os.close(fd)

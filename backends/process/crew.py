@@ -15,7 +15,7 @@ from functools import partial
 from . import launch, outcomes
 from .control import SIZE, Control
 from .exchange import Exchange, Side
-from .limits import Doomed, is_alive
+from .limits import Doomed, is_alive, is_stopped
 from .obituary import Coroner
 from .peer import Peer, above_standard, make_pipe
 from .system import make_memory
@@ -36,6 +36,8 @@ EOF_PATIENCE = 0.5
 """Seconds a worker may live on after it closed its pipe."""
 SCARCITY_PATIENCE = 5.0
 """Seconds to go on trying where the system has no process, memory or descriptor to give."""
+STANDSTILL_PATIENCE = 1.0
+"""Seconds after which it is asked whether who does not come up, or does not go, is stopped."""
 NEWS_PATIENCE = 5.0
 """Seconds to wait for a launcher to tell what must have happened."""
 
@@ -44,6 +46,7 @@ class Listener(Protocol):
     """What the crew tells the pool."""
 
     def read(self, peer: Peer) -> bool: ...
+    def is_starting(self, peer: Peer) -> bool: ...
     def stopped_late(self, peer: Peer) -> None: ...
     def exited(self, peer: Peer, status: int | None) -> None: ...
     def cannot_start(self, failure: BaseException) -> None: ...
@@ -111,7 +114,24 @@ class Crew:
             os.close(fd)
         peer.listen(lambda: self._pool.read(peer))
         peer.write(self._setup())
+        self._alarms.after(STANDSTILL_PATIENCE, self._watch_birth, peer)
         self._pool.post(self.news)  # what the launcher knows already
+
+    def _watch_birth(self, peer: Peer) -> None:
+        """A worker that somebody stopped, or whose zygote, will never come up: try another.
+
+        One that only takes its time is waited for.
+        """
+        unheard_of = peer.told_pid is None and not peer.orphan
+        if self.peers.get(peer.number) is not peer:
+            return
+        if not (unheard_of or self._pool.is_starting(peer)):
+            return
+        if unheard_of:
+            self._launcher.gives_up_stopped()
+        if peer.pid is not None and is_stopped(peer.pid):
+            Doomed(peer.pid).kill()
+        self._alarms.after(STANDSTILL_PATIENCE, self._watch_birth, peer)
 
     def _start_later(self, number: int, failure: Exception) -> None:
         """It could not be started: try again while there is hope."""
@@ -139,8 +159,17 @@ class Crew:
 
     def stop(self, peer: Peer) -> None:
         """End of its task pipe: it leaves when it has read everything."""
+        if peer.control is None:  # it was not even made
+            self._pool.post(self._exited, peer, None)
+            return
         peer.close_tasks()
+        self._alarms.after(STANDSTILL_PATIENCE, self._dismiss_stopped, peer)
         self._alarms.after(STOP_PATIENCE, self._pool.stopped_late, peer)
+
+    def _dismiss_stopped(self, peer: Peer) -> None:
+        """One that somebody has stopped will not leave, and has no call that it could end."""
+        if self.peers.get(peer.number) is peer and peer.pid is not None and is_stopped(peer.pid):
+            self._pool.stopped_late(peer)
 
     def kill(self, peer: Peer) -> None:
         if peer.control is None:  # it was not even made
@@ -149,15 +178,18 @@ class Crew:
         peer.control.hold(0.0)  # whatever it does with its grace, it begins nothing more
         if peer.grace is None:
             peer.grace = self._spec.grace
-        if peer.pid is None:  # not known yet: killed as soon as it is
-            self._alarms.after(NEWS_PATIENCE, self._insist, peer)
+        if peer.pid is None:
+            if peer.orphan:  # it has only just been made, and finds that there is nothing to do
+                self._pool.post(self._gone_unseen, peer)
+            else:  # not known yet: killed as soon as it is
+                self._alarms.after(NEWS_PATIENCE, self._insist, peer)
             return
         if peer.doomed is not None:
             return
         peer.doomed = Doomed(peer.pid)
         if peer.grace > 0:
             peer.doomed.terminate()
-            self._alarms.after(peer.grace, self.kill_hard, peer)
+            self._alarms.after(peer.grace, self._grace_over, peer.number)
         else:
             peer.doomed.kill()
 
@@ -166,7 +198,12 @@ class Crew:
         grace = self._spec.grace if grace is None else grace
         if peer.grace is not None and grace < peer.grace:
             peer.grace = grace
-            self._alarms.after(grace, self.kill_hard, peer)
+            self._alarms.after(grace, self._grace_over, peer.number)
+
+    def _grace_over(self, number: int) -> None:
+        """By number: an alarm must not keep the memory of one that is long dead."""
+        if (peer := self.peers.get(number)) is not None:
+            self.kill_hard(peer)
 
     def kill_hard(self, peer: Peer) -> None:
         """Its grace is over, if it was told to die."""
@@ -175,7 +212,7 @@ class Crew:
 
     def _insist(self, peer: Peer) -> None:
         """It is to die, and whoever should have told us its pid does not answer."""
-        if peer.pid is None and peer.number in self.peers:
+        if peer.pid is None and not peer.orphan and peer.number in self.peers:
             self._launcher.give_up()
 
     # -- found dead -------------------------------------------------------------------------------
@@ -203,6 +240,7 @@ class Crew:
             return
         if peer.pid is not None:
             Doomed(peer.pid).kill()
+        self._launcher.gives_up_stopped()  # then it is `Lost`
         self._alarms.after(0 if peer.orphan else NEWS_PATIENCE, self._gone_unseen, peer)
 
     def _gone_unseen(self, peer: Peer) -> None:
@@ -234,20 +272,31 @@ class Crew:
         """Hear what the launcher has to say."""
         for item in self._launcher.news():
             if isinstance(item, launch.Lost):
-                for peer in list(self.peers.values()):
-                    peer.orphan = True
-                    if peer.results < 0:
-                        self._gone_unseen(peer)
+                self._orphan(item.last)
             elif isinstance(item, launch.Trouble):
                 self._pool.cannot_start(outcomes.preload_failure(item.text))
             elif (found := self.peers.get(item.worker)) is not None:
                 self._heard_of(found, item)
 
+    def _orphan(self, last: int) -> None:
+        """Those that come to nothing because of one zygote are one failure to start."""
+        peers = list(self.peers.values())
+        known = [peer for peer in peers if peer.number <= last and not peer.orphan]
+        unborn = [peer for peer in known if self._pool.is_starting(peer)]
+        for peer in known:
+            peer.orphan = True
+            peer.is_excused = peer in unborn[1:]
+        for peer in known:
+            if peer.results < 0:
+                self._gone_unseen(peer)
+            elif peer.grace is not None and peer.doomed is None:
+                self.kill(peer)  # now that nobody will tell its pid any more
+
     def _heard_of(self, peer: Peer, item: launch.Started | launch.Exited) -> None:
         if isinstance(item, launch.Exited):
             self._exited(peer, item.status)
             return
-        peer.pid = item.pid
+        peer.told_pid = item.pid
         if peer.grace is not None:
             self.kill(peer)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _socket
 import os
 
+from .forks import making
 from .interpreter import reap, spawn_python
 
 TYPE_CHECKING = False
@@ -27,8 +28,9 @@ _begun: list[
 
 def begin() -> Callable[[], None]:
     """Start one; returns what ends it if nobody has claimed it by then."""
-    made = start()
-    _begun.append(made)
+    with making:
+        made = start()
+        _begun.append(made)
 
     def drop() -> None:
         try:
@@ -49,6 +51,7 @@ def claim() -> Begun | None:
 
 
 def start() -> Begun:
+    """A new one; with `making` or the role, until somebody closes its socket in forks."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         call = "from unirun.backends.process.zygote import main; main(3)"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from unirun._payload import Store
 
-MAX_KNOWN = 4096
+MAX_KNOWN = 1024
 """How many functions a worker keeps before it is told to forget them all."""
 MAX_PROFILES = 64
 """How many kinds of options are remembered for a function."""
@@ -155,7 +155,11 @@ class Pickle(bytes):
 def _pickled(call: Any, parts: tuple[str, ...], store: Store, inside: tuple[Any, ...]) -> bytes:
     """The handles in it are kept alive by what is returned, and by that their objects."""
     if not _payload.handles_exist:
-        return encode(call, "the call", parts, store=store, inside=inside)
+        try:
+            return encode(call, "the call", parts, store=store, inside=inside)
+        except SerializationError:
+            if not _payload.handles_exist:
+                raise  # else there is an executor in it, the first to travel
     data, handles = handles_in(encode, call, "the call", parts, store=store, inside=inside)
     if handles:
         kept: Any = Pickle(data) if type(data) is bytes else data  # a Parcel has room for them

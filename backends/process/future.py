@@ -49,11 +49,13 @@ class ProcessFuture(Future[Any]):
     """Class attributes are the state of a new one: creating it stores next to nothing."""
 
     number: int
+    _since: float = 0.0  # when it was submitted, for dumps
     kind: int = ALONE  # for the state machine, as is `priority`
     priority: int = 0
     reason: BaseException | None = None  # why it is being killed
     victim_of: Peer | None = None  # the worker that is being killed for it
     on_part: Callable[[bytes, memoryview], None] | None = None
+    pass_on: Callable[[Side | None, int, bytes], None] | None = None  # who gets its answer
     _profile: Profile
     _payload: Any = b""  # a tuple of plain arguments, or a pickle
     _answer: Any = None  # what the worker sent, until it is settled

@@ -77,6 +77,11 @@ class Inbox:
             for end in (self.fd, self._ringer):
                 os.close(end)
 
+    def __del__(self) -> None:
+        """Of a pool that could not be made; every other closes it."""
+        if not self.closed and hasattr(self, "_ringer"):
+            self.close()
+
     def abandon(self) -> list[int]:
         """In a forked child, which has no loop; returns what it must close."""
         self.closed = True

@@ -10,6 +10,8 @@ import os
 import sys
 import time
 
+from unirun._machine import python_executable
+
 from .system import HERE
 
 TYPE_CHECKING = False
@@ -84,7 +86,7 @@ def _posix_spawn(arguments: list[str], fds: list[int]) -> int:
         high.append(os.open(os.devnull, os.O_RDONLY))
         actions: list[Any] = [(os.POSIX_SPAWN_DUP2, high[-1], 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + index) for index, fd in enumerate(high[:-1])]
-        command = [sys.executable or "python3", *arguments]
+        command = [python_executable(), *arguments]
         # SIGINT is blocked until it is ignored, and the session is its own where that can be had:
         # a Ctrl-C in the terminal is for the program, not for what it starts.
         options: dict[str, Any] = {"file_actions": actions, "setsigmask": [_SIGINT]}

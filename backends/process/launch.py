@@ -27,6 +27,7 @@ from unirun._records import record
 from . import early
 from .ends import NEVER_MADE, UNKNOWN, gone
 from .interpreter import reap, spawn_python
+from .limits import is_stopped
 from .system import HERE, lead_group, open_pidfd
 
 TYPE_CHECKING = False
@@ -76,6 +77,9 @@ class Trouble:
 class Lost:
     """The zygote died: how its workers end will not be told any more."""
 
+    last: int
+    """Those with a higher number are not its workers, but of the one that took its place."""
+
 
 if TYPE_CHECKING:
     News: TypeAlias = Started | Exited | Trouble | Lost
@@ -114,6 +118,10 @@ class Launcher(ABC):
         """Nothing is heard of a worker any more: make sure that this comes to an end."""
         return
 
+    def gives_up_stopped(self) -> bool:
+        """`give_up` if whoever should tell of the workers has been stopped; whether that was so."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Release everything; every worker has ended, or ends now."""
@@ -144,12 +152,17 @@ class ZygoteLauncher(Launcher):
         # Workers it has not been asked for yet; with copies of their descriptors, closed then.
         self._unsent: deque[tuple[int, list[int]]] = deque()
         self._heard = b""  # the beginning of a message
+        self._last = 0  # the worker that was asked for last
         self._by_value = False  # whether it was told that functions travel by value
         self._news: list[News] = []
 
     def start(self, worker: int, fds: Fds) -> None:
         if self._control is None:
             self._take_zygote()
+        if self._control is None:  # it died at once
+            self._news.append(Exited(worker, None))
+            return
+        self._last = max(self._last, worker)
         self._mention_cloudpickle()
         if self._unsent or not self._request(worker, fds):
             copies: list[int] = []
@@ -192,12 +205,15 @@ class ZygoteLauncher(Launcher):
     def _take_zygote(self) -> None:
         begun, self._begun = self._begun or early.start(), None
         self._pid, self._control = begun
-        if self._preload:
-            blob = marshal.dumps(([str(entry) for entry in sys.path], list(self._preload)))
-            self._control.sendall(b"L" + len(blob).to_bytes(8, "little") + blob)
-        self._control.setblocking(False)
         self._by_value = False
         self._watch(self._control.fileno())
+        try:
+            if self._preload:
+                blob = marshal.dumps(([str(entry) for entry in sys.path], list(self._preload)))
+                self._control.sendall(b"L" + len(blob).to_bytes(8, "little") + blob)
+            self._control.setblocking(False)
+        except OSError:
+            self._lose()
 
     def fds(self) -> list[int]:
         if self._begun is not None:
@@ -239,6 +255,12 @@ class ZygoteLauncher(Launcher):
             else:
                 self._news.append(Exited(number, None if value == UNKNOWN else value))
 
+    def gives_up_stopped(self) -> bool:
+        if self._control is None or not is_stopped(self._pid):
+            return False
+        self.give_up()
+        return True
+
     def give_up(self) -> None:
         """A zygote that is stopped tells nothing; one that is dead is `Lost`."""
         try:
@@ -250,7 +272,7 @@ class ZygoteLauncher(Launcher):
     def _lose(self) -> None:
         if self._control is not None:
             self.close()
-            self._news.append(Lost())
+            self._news.append(Lost(self._last))
 
     def close(self) -> None:
         if self._begun is not None:
@@ -258,6 +280,7 @@ class ZygoteLauncher(Launcher):
             self._begun = None
         if self._control is not None:
             self._unwatch(self._control.fileno())
+            self.gives_up_stopped()  # it would not hear that this is the end
             control, self._control = self._control, None
             self._heard = b""
             while self._unsent:

@@ -12,7 +12,7 @@ import os
 
 from .system import HERE
 
-__all__ = ["Doomed", "children", "descendants", "is_alive"]
+__all__ = ["Doomed", "children", "descendants", "is_alive", "is_stopped"]
 
 
 class Doomed:
@@ -23,8 +23,9 @@ class Doomed:
         self._outside = _outside_group(pid)
 
     def terminate(self) -> None:
-        """SIGTERM to all of them."""
+        """SIGTERM to all of them, and who has been stopped goes on, to notice it."""
         self._signal(_signal.SIGTERM)
+        self._signal(_signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL to all of them, and to who was born since."""
@@ -65,14 +66,31 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return False  # somebody else's by now
     if "proc" not in HERE:
-        return _runs_by_psutil(pid)
+        return _status_by_psutil(pid) not in ("", "zombie")
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        return _state(pid) not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError:
         return True  # out of descriptors: we shall see later
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped that process, for who knows how long; a debugger does not count.
+
+    Only for one that cannot have been replaced by another of its number.
+    """
+    if "proc" not in HERE:
+        return _status_by_psutil(pid) == "stopped"
+    try:
+        return _state(pid) == "T"
+    except OSError:
+        return False
+
+
+def _state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[0]
 
 
 def descendants(pid: int) -> list[int]:
@@ -162,10 +180,11 @@ def _born_by_psutil(pid: int) -> str:
         return ""
 
 
-def _runs_by_psutil(pid: int) -> bool:
+def _status_by_psutil(pid: int) -> str:
+    """In its words; "" if there is no such process."""
     import psutil
 
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return str(psutil.Process(pid).status())
     except psutil.Error:
-        return False
+        return ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 
+from unirun import _remedies
 from unirun._errors import (
     QueueTimeout,
     SerializationError,
@@ -20,41 +23,67 @@ from .obituary import UNKNOWN, Obituary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .exchange import Side
     from .future import ProcessFuture
+    from .nested import NestedFuture
 
 
-def settle(future: ProcessFuture, side: Side | None, code: int, data: bytes) -> None:
+def settle(future: ProcessFuture | NestedFuture, side: Side | None, code: int, data: bytes) -> None:
     """End a future with what its worker answered."""
-    if code == wire.RETURNED:
-        _settle_value(future, data, side)
+    if future.pass_on is not None:
+        future.pass_on(side, code, data)
         return
+    if code == wire.RETURNED:
+        settle_value(future, data, side)
+    else:
+        what = f"{future.name} failed"
+        future._fail(_told(what, lambda: _failure(future.name, code, data)))
+
+
+def _failure(name: str, code: int, data: bytes) -> BaseException:
     from unirun._remote import decode  # only a call that failed pays for it
 
     error = decode(data)
     if code == wire.UNREADABLE:
-        text = f"the worker could not unpickle the call of {future.name}"
+        text = f"the worker could not unpickle the call of {name}"
         from unirun._broken import DeserializationError
 
-        error = _because(DeserializationError(f"{text}: {_text(error)}"), error)
-    elif code == wire.UNSENDABLE and not isinstance(error, SerializationError):
-        text = f"the result of {future.name} cannot be sent"
-        error = _because(SerializationError(f"{text}: {_text(error)}"), error)
-    future._fail(error)
+        return _because(DeserializationError(f"{text}: {_text(error)}"), error)
+    if code == wire.UNSENDABLE and not isinstance(error, SerializationError):
+        text = f"the result of {name} cannot be sent"
+        return _because(SerializationError(f"{text}: {_text(error)}"), error)
+    return error
 
 
-def _settle_value(future: ProcessFuture, data: bytes, side: Side | None) -> None:
+def _told(what: str, make: Callable[[], BaseException]) -> BaseException:
+    """The error that `make` makes, which imports its class: they are heavy, and rarely needed.
+
+    Where that fails since there is no descriptor or memory left, the pool goes on, and the call
+    has an error that says as much.
+    """
+    try:
+        return make()
+    except (ImportError, OSError, MemoryError) as exc:
+        why = f"{_text(exc)}{_remedies.for_error(exc)}"
+        return _because(UnirunError(f"{what}; how cannot be told: {why}"), exc)
+
+
+def settle_value(future: ProcessFuture | NestedFuture, data: bytes, side: Side | None) -> None:
     try:
         value = side.load(data) if side is not None and is_reference(data) else loads(data)
     except BaseException as exc:  # user code: SystemExit in a __setstate__ too  # noqa: BLE001
-        text = f"the result of {future.name} could not be unpickled: {_text(exc)}"
-        from unirun._broken import DeserializationError
-
-        future._fail(_because(DeserializationError(text), exc))
+        text, cause = f"the result of {future.name} could not be unpickled: {_text(exc)}", exc
+        future._fail(_told(text, lambda: _unreadable(text, cause)))
         return
     future._succeed(value)
+
+
+def _unreadable(text: str, cause: BaseException) -> BaseException:
+    from unirun._broken import DeserializationError
+
+    return _because(DeserializationError(text), cause)
 
 
 def settle_answered(futures: Sequence[ProcessFuture]) -> None:
@@ -72,9 +101,14 @@ def settle_answered(futures: Sequence[ProcessFuture]) -> None:
 
 
 def settle_cancelled(future: ProcessFuture) -> None:
-    """End a future that never ran; one that was taken back from a worker ends as killed."""
-    if not future.cancel_unsent():
-        settle_killed(future)
+    """End a future that never ran; one that was taken back from a worker for a kill, as killed."""
+    if future.cancel_unsent():
+        return
+    if future.reason is None:  # a shutdown cancels what waits, sent once or not
+        future._payload = future._side = None
+        future._end(CANCELLED_AND_NOTIFIED, None, None)
+        return
+    settle_killed(future)
 
 
 def settle_killed(future: ProcessFuture) -> None:
@@ -82,19 +116,32 @@ def settle_killed(future: ProcessFuture) -> None:
     peer = future.victim_of or future._peer
     future._payload = future._side = None
     reason = future.reason or TaskKilled(f"{future.name} was killed")
+    obituary = None if peer is None else peer.obituary
+    _forget_worker(future)
     if isinstance(reason, TaskKilled):
-        if peer is not None and peer.obituary is not None:
-            reason.exitcode = peer.obituary.status
+        if obituary is not None:
+            reason.exitcode = obituary.status
         future._killed(reason)
     else:
         future._fail(reason)
+
+
+def _forget_worker(future: ProcessFuture) -> None:
+    """A future that is kept keeps no memory of a dead worker, nor the descriptor of that.
+
+    But a map asks what its worker had done, see `unsaid`; and it keeps no future for long.
+    """
+    if future.on_part is None:
+        future.victim_of = future._peer = None
 
 
 def settle_crashed(future: ProcessFuture) -> None:
     """End a future whose worker died by itself."""
     future._payload = future._side = None
     obituary = future._peer.obituary if future._peer is not None else None
-    future._fail((obituary or UNKNOWN).error(future))
+    _forget_worker(future)
+    what = f"the worker running {future.name} died"
+    future._fail(_told(what, lambda: (obituary or UNKNOWN).error(future)))
 
 
 def settle_unsent(future: ProcessFuture, why: BaseException) -> None:
@@ -115,50 +162,71 @@ def queue_timeout_of(future: ProcessFuture) -> QueueTimeout:
 
 
 def preload_failure(text: str) -> BaseException:
-    from unirun._broken import InitializerFailed  # it takes 20 ms to import, as below
-
-    return InitializerFailed(text)
+    return _no_worker(text)
 
 
 def initializer_failure(what: str, data: bytes) -> BaseException:
-    from unirun._broken import InitializerFailed
+    return _told(what, lambda: _initializer_failure(what, data))
+
+
+def _initializer_failure(what: str, data: bytes) -> BaseException:
     from unirun._remote import decode
 
     cause = decode(data)
-    error = InitializerFailed(f"{what}: {_text(cause)}")
-    error.__cause__ = cause
-    return error
+    return _no_worker(f"{what}: {_text(cause)}", cause)
 
 
 def died_at_start(obituary: Obituary) -> BaseException | None:
     """None where it was never made, which has been noted."""
-    from unirun._broken import InitializerFailed, signal_name
-
     pid, status = obituary.pid, obituary.status
     if status is not None and status <= NEVER_MADE:
-        return InitializerFailed(f"no worker can be started: {os.strerror(NEVER_MADE - status)}")
+        number = NEVER_MADE - status
+        why = f"{os.strerror(number)}{_remedies.for_number(number)}"
+        return _no_worker(f"no worker can be started: {why}")
     if pid is None:
         return None
-    name = signal_name(status)
-    how = f"by {name}" if name else f"with exit code {status}"
-    text = f"workers die while they start (the last one, pid {pid}, {how})"
-    return InitializerFailed(text + obituary.last_words())
+    text = "workers die while they start"
+    return _told(text, lambda: _died_at_start(text, obituary))
+
+
+def _died_at_start(text: str, obituary: Obituary) -> BaseException:
+    from unirun._broken import signal_name
+
+    name = signal_name(obituary.status)
+    how = f"by {name}" if name else f"with exit code {obituary.status}"
+    text += f" (the last one, pid {obituary.pid}, {how})"
+    return _no_worker(text + obituary.last_words())
 
 
 def no_workers(failure: BaseException | None) -> BaseException:
     """Why a broken pool takes no calls."""
+    if isinstance(failure, UnirunError):  # one exception object for each future
+        return _no_worker(str(failure), failure.__cause__)
+    why = "what makes them died at once, see its stderr; does the program that is sys.executable "
+    why += f"({sys.executable}) start, and can it import unirun?"
+    if failure is not None:
+        why = f"{failure or type(failure).__name__}{_remedies.for_error(failure)}"
+    return _no_worker(f"no worker can be started: {why}", failure)
+
+
+def _no_worker(text: str, cause: BaseException | None = None) -> BaseException:
+    return _told(text, lambda: _because(_initializer_failed(text), cause))
+
+
+def _initializer_failed(text: str) -> UnirunError:
     from unirun._broken import InitializerFailed
 
-    if isinstance(failure, InitializerFailed):
-        fresh = InitializerFailed(*failure.args)  # one exception object for each future
-        fresh.__cause__ = failure.__cause__
-        return fresh
-    return _because(InitializerFailed(f"no worker can be started: {failure}"), failure)
+    return InitializerFailed(text)
 
 
 def loop_crashed(crash: BaseException) -> BaseException:
-    text = f"the pool stopped because of a bug in unirun ({type(crash).__name__}: {crash})"
-    return _because(UnirunError(f"{text}; please report it"), crash)
+    what = f"({type(crash).__name__}: {crash})"
+    if isinstance(crash, MemoryError):
+        text = f"the pool stopped as the program has run out of memory {what}"
+        text += _remedies.for_error(crash)
+    else:
+        text = f"the pool stopped because of a bug in unirun {what}; please report it"
+    return _because(UnirunError(text), crash)
 
 
 def _text(exc: BaseException) -> str:
@@ -172,3 +240,11 @@ def _text(exc: BaseException) -> str:
 def _because(error: UnirunError, cause: BaseException | None) -> UnirunError:
     error.__cause__ = cause
     return error
+
+
+SETTLE: dict[str, Callable[[ProcessFuture], None]] = {
+    "killed": settle_killed,
+    "crashed": settle_crashed,
+    "cancelled": settle_cancelled,
+}
+"""How to end a future that was not answered."""

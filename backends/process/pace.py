@@ -8,6 +8,8 @@ LARGEST = 2048
 """The most calls a worker may ever hold, unless the pool was told otherwise."""
 MOST = 16
 """Functions that a worker without work is told of in advance."""
+MANY = 1024
+"""Kinds that are remembered; a program may make a new lambda for each call."""
 FEW = 4
 """Windows smaller than that gain nothing, so calls that are not short are sent one by one."""
 
@@ -25,11 +27,19 @@ class Pace:
         """Returns the new window of that kind if it has changed."""
         if function is not None and kind not in self.functions and len(self.functions) < MOST:
             self.functions[kind] = function
-        old = self._pace.get(kind, microseconds)
+        old = self._pace.get(kind)
+        if old is None:
+            old = microseconds
+            if len(self._pace) >= MANY:
+                self._forget_the_oldest()
         pace = self._pace[kind] = 0.7 * old + 0.3 * microseconds
         window = min(self._largest, int(WINDOW_SECONDS * 1e6 / (pace + 1)))
         window = 1 if window < FEW else 1 << (window.bit_length() - 1)  # steps: it rarely changes
-        if window == self._windows.get(kind, 1):
+        if window == self._windows.get(kind):  # one that was forgotten is told again, 1 as well
             return None
         self._windows[kind] = window
         return window
+
+    def _forget_the_oldest(self) -> None:
+        kind = next(iter(self._pace))
+        del self._pace[kind], self._windows[kind]

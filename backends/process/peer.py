@@ -15,7 +15,7 @@ from unirun import _context
 
 from . import wire
 from .arena import Parcel
-from .control import BEGUN, FILLED, Control
+from .control import BEGUN, FILLED, PID, Control
 from .functions import MAX_KNOWN
 from .limits import Doomed
 
@@ -54,7 +54,7 @@ class Peer:
         self.results = results  # likewise
         self.side = side  # for large objects; None as `control`
         self.control = control  # None where it could not be started
-        self.pid: int | None = None
+        self.told_pid: int | None = None  # what the launcher said
         self.sent = 0  # calls so far, which is the index of the last
         self.answered = 0  # answers so far
         self.seen_at = 0  # the index it was at when the pool last watched
@@ -70,6 +70,7 @@ class Peer:
         self.doomed: Doomed | None = None
         self.grace: float | None = None  # set once it was told to die
         self.orphan = False  # its zygote died: nobody will tell how it ends
+        self.is_excused = False  # if it does not come up, that is no failure of its own
         self._selector = selector
         self._reader = wire.FrameReader()
         self._out: deque[memoryview] = deque()
@@ -244,6 +245,13 @@ class Peer:
                 self.side.taken_back(self.left_with + 1 if self.left_with else self.at, self.sent)
 
     @property
+    def pid(self) -> int | None:
+        """Its process, as soon as it runs, or as soon as the launcher has told."""
+        if self.told_pid is None and self.control is not None:
+            return int(self.control.words[PID]) or None
+        return self.told_pid
+
+    @property
     def record(self) -> memoryview:
         """What the worker writes there about a call with many items; it must have been started."""
         assert self.control is not None
@@ -316,7 +324,9 @@ def authkey() -> bytes:
     if _context.authkey is not None:
         return _context.authkey
     process = sys.modules.get(_PROCESS)
-    return bytes(process.current_process().authkey) if process is not None else b""
+    # Another thread may be importing it, and is not that far yet: then nobody has set a key.
+    current = getattr(process, "current_process", None)
+    return bytes(current().authkey) if current is not None else b""
 
 
 def text_of(path: Iterable[object]) -> list[str]:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 
 from unirun._errors import ExecutorShutdown
 from unirun._future import begin_all
+from unirun._prompt import Thread
 
 from . import forks, launch, outcomes, system, wire
 from .alarms import Alarms
@@ -39,6 +40,7 @@ from .deadlines import Deadlines
 from .exchange import Exchange
 from .future import ProcessFuture
 from .inbox import Inbox
+from .inner import InnerCalls
 from .memory import Watch
 from .pace import LARGEST, Pace
 from .peer import Peer
@@ -84,15 +86,15 @@ class Pool:
         self._inbox = Inbox()  # closed by the loop when it ends
         self._selector = system.make_selector()  # likewise
         self._selector.register(self._inbox.fd, selectors.EVENT_READ, self._inbox.quiet)
-        self._crew = Crew(
-            spec, launcher, exchange, self._selector, self._alarms, setup, self
-        )  # likewise
+        # likewise
+        self._crew = Crew(spec, launcher, exchange, self._selector, self._alarms, setup, self)
         self.role = Role(self)
         self._crowd = Crowd(self, self._crew, state, self._alarms)
         self._deadlines = Deadlines(self, state, self._alarms)
+        self._inner = InnerCalls(self, state, self._deadlines, self._alarms, spec.home)
         self._callers = Callers(self, self._crew, state, self._alarms)
         self.callbacks = CallbackThread(f"{spec.name}-callbacks")
-        self.thread = threading.Thread(target=self._run, name=f"{spec.name}-loop", daemon=True)
+        self.thread = Thread(self._run, f"{spec.name}-loop")
         self._shares_role = isinstance(self._selector, getattr(selectors, "EpollSelector", ()))
         forks.watch(self)
 
@@ -212,8 +214,9 @@ class Pool:
     def kill(self, future: ProcessFuture, grace: float | None, reason: BaseException) -> None:
         peer = self.holder(future)
         if peer is not None and future.reason is None:
-            future.reason, future.victim_of = reason, peer
             peer.grace = grace
+        if future.reason is None and (peer is not None or future.running()):  # or taken back
+            future.reason, future.victim_of = reason, peer
         elif future.victim_of is not None:
             self._crew.hasten(future.victim_of, grace)
         self._deadlines.keep_spare()
@@ -224,11 +227,12 @@ class Pool:
         self.do(self._state.kill_all())
 
     def resize(self, size: int) -> None:
-        self.do(self._state.resize(size))
+        self.do(self._state.resize(size + self._inner.lent, self._inner.lent))
 
     def close(self, cancel: bool, kill: bool, reason: BaseException) -> None:
         if kill:
             self._condemn_all(None, reason)
+        self._inner.refused = cancel or kill
         self.do(self._state.close(cancel=cancel, kill=kill))
 
     def _condemn_all(self, grace: float | None, reason: BaseException) -> None:
@@ -263,6 +267,7 @@ class Pool:
                 case Stop(worker):
                     crew.stop(crew.peers[worker])
                 case Kill(worker):
+                    self._inner.condemned(crew.peers[worker])
                     crew.kill(crew.peers[worker])
                 case Hold(worker):
                     self._crowd.hold(crew.peers[worker])
@@ -317,6 +322,7 @@ class Pool:
         if code == wire.ANSWERS:
             self.answered(peer, peer.news_of(message), message[2] / len(message[3]))
         elif code == wire.READY:
+            peer.told_pid = peer.pid  # before a task could write anything else there
             self.do(self._state.worker_ready(peer.number))
             if not self._state.held(peer.number):
                 peer.teach(self._pace.functions)
@@ -327,6 +333,8 @@ class Pool:
             future = next((future for future in held if future._index == message[1]), None)
             if future is not None and future.on_part is not None:
                 future.on_part(message[2], peer.record)
+        else:
+            self._inner.hear(peer, message)
 
     def answered(self, peer: Peer, answers: Sequence[Any], pace: float | None = None) -> None:
         """These are the answers to the first calls that it holds; `pace`: microseconds for each."""
@@ -340,6 +348,7 @@ class Pool:
             window = self._pace.learn(future.kind, pace, future._profile.function)
             if window is not None:
                 self._state.set_window(future.kind, window)
+        self._inner.answered(peer, len(answers))
         peer.idle_since = time.monotonic()
         limit = self._spec.max_tasks_per_child
         last = (limit is not None and peer.sent >= limit) or self._memory.has_grown(peer)
@@ -353,7 +362,11 @@ class Pool:
         self._crew.note_end(peer, status, 0 if begun is None else begun._index)
         if self._state.is_starting(peer.number) and not self._state.broken:
             self._crew.note_failed_start(peer)
-        self.do(self._state.worker_gone(peer.number, begun))
+        self._inner.exited(peer, 0 if begun is None else begun._index)  # before its slot is free
+        self.do(self._state.worker_gone(peer.number, begun, excused=peer.is_excused))
+
+    def is_starting(self, peer: Peer) -> bool:
+        return self._state.is_starting(peer.number)
 
     def stopped_late(self, peer: Peer) -> None:
         self.do(self._state.hurry(peer.number))
@@ -373,7 +386,7 @@ class Pool:
             return
         self.killed += count if how == "killed" else 0
         self.crashed += count if how == "crashed" else 0
-        settle = self._refuse if how == "refused" else _SETTLE[how]
+        settle = self._refuse if how == "refused" else outcomes.SETTLE[how]
         for future in order.calls:
             settle(future)
 
@@ -386,7 +399,7 @@ class Pool:
         """Why a call is not taken."""
         if self._crash is not None:
             return outcomes.loop_crashed(self._crash)
-        if self._state.broken:
+        if self._state.broken or self._state.is_hopeless:
             return outcomes.no_workers(self._crew.failure)
         return ExecutorShutdown("cannot schedule new futures after shutdown")
 
@@ -452,9 +465,8 @@ class Pool:
 
     def look_after(self) -> None:
         """The loop is to look at what a guest has left."""
-        late = self._alarms.next_at < self._inbox.until
         ended = self._state.finished or self.role.torn is not None
-        if late or ended or (self._fresh and not self.full):
+        if ended or self._alarms.next_at < self._inbox.until or (self._fresh and not self.full):
             self._ring()
 
     def _clean_up(self) -> None:
@@ -486,10 +498,3 @@ class Pool:
         self.open = self.full = self.ready = self._shares_role = False
         self._selector.close()
         return [*self._inbox.abandon(), *self._crew.fds()]
-
-
-_SETTLE: dict[str, Callable[[ProcessFuture], None]] = {
-    "killed": outcomes.settle_killed,
-    "crashed": outcomes.settle_crashed,
-    "cancelled": outcomes.settle_cancelled,
-}

@@ -24,6 +24,8 @@ from __future__ import annotations
 import os
 import sys
 
+from unirun import _dump_signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
@@ -36,7 +38,7 @@ _TEXT = _RING + 64
 _STACK = 16384
 _CAPACITY = _STACK - _TEXT
 _HIGH = 200
-_WORKER = os.path.join(os.path.dirname(__file__), "worker.py")
+WORKER = os.path.join(os.path.dirname(__file__), "worker.py")
 
 
 # -- in the worker -------------------------------------------------------------------------------
@@ -49,6 +51,8 @@ def prepare() -> None:
         return
     _prepared = True
     import faulthandler
+
+    _dump_signal.prepare()
 
     _tail.listen_to(sys.stderr)
     try:
@@ -85,6 +89,7 @@ def arm(fd: int, memory: mmap.mmap, running: Callable[[], int]) -> None:
     `running()` is a number for the call that runs.
     """
     prepare()
+    _dump_signal.arm(in_python=True)
     _tail.begin(memory, running)
     _tail.listen_to(sys.stderr)  # it may have been replaced since
     try:
@@ -229,5 +234,5 @@ def _stack(data: bytes) -> str:
 def _without_worker(part: str) -> str:
     """The frames of a thread down to the task: how the worker came to call it helps nobody."""
     lines = part.splitlines()
-    ours = [at for at, line in enumerate(lines) if f'"{_WORKER}"' in line]
+    ours = [at for at, line in enumerate(lines) if f'"{WORKER}"' in line]
     return "\n".join(lines[: max(2, ours[0])] if ours else lines)

@@ -35,6 +35,7 @@ class Role:
         # of the user's runs, but the reports of a `map` about items that are done.
         self._lock = threading.Lock()
         self._guests: set[int] = set()  # threads of the program that have it or just had it
+        self._worker = 0  # the thread that does something by `do`
         self.torn: BaseException | None = None  # what a guest ran into: a bug of ours
 
     def take(self) -> bool:
@@ -44,6 +45,17 @@ class Role:
     def give_up(self) -> None:
         self._lock.release()
 
+    def stop(self, seconds: float) -> bool:
+        """Have nothing done until `give_up`; False if that thread has the role, or nobody gives it.
+
+        For a fork, which may come from a signal handler or a finalizer, anywhere.
+        """
+        return not self.is_mine() and self._lock.acquire(timeout=seconds)
+
+    def is_mine(self) -> bool:
+        """Whether this thread has it, or just had it."""
+        return get_ident() in self._guests or get_ident() == self._worker
+
     @property
     def is_free(self) -> bool:
         """No thread of the program still does something for the pool."""
@@ -52,8 +64,10 @@ class Role:
     def do(self, work: Callable[..., Any], *args: Any) -> Any:
         """Take the role and `work`. For the loop thread; of others, for what only reads."""
         with self._lock:
+            self._worker = get_ident()
             result = work(*args)
             left = self._pool.before_giving_up()
+            self._worker = 0
         self._pool.after_giving_up(left)
         return result
 

@@ -22,6 +22,7 @@ Rules it keeps, whatever the order of events:
 7. When MAX_FAILED_STARTS workers in a row died before they began anything, no more are started
    until another worker answers; if there is none, every waiting call is refused, and so is every
    later one, instead of an endless respawn.  What a broken pool's workers hold is left to them.
+   So is what waits when all who are left lent their slots: they wait for it themselves.
 8. Higher priority first; among equals, first come first served.
 9. Before a call that is not alone in its worker is killed, the worker is held, and the outside
    looks which call has begun there.  What has not begun is taken back (but for the next one, where
@@ -46,6 +47,8 @@ __all__ = ["ALONE", "MAX_FAILED_STARTS", "Call", "End", "PoolState", "Worker"]
 __all__ += ["Finish", "Hold", "Kill", "Order", "Resume", "Send", "Start", "Stop"]
 
 MAX_FAILED_STARTS = 4
+MAX_WINDOWS = 1024
+"""Kinds whose windows are remembered; of the others a worker holds one call."""
 ALONE = 0
 """The kind of calls that never share a worker."""
 
@@ -58,6 +61,7 @@ class PoolState:
         self.spares = 0  # workers beyond `size` that are kept ready while there is work
         self.broken = False
         self.closed = False
+        self._lent = 0  # of the slots, so many stand for running calls that wait for others
         self._next_worker = 0
         self._failed_starts = 0
         self._windows: dict[int, int] = {}  # by kind; 1 where nothing is known
@@ -114,6 +118,11 @@ class PoolState:
         """Nothing is left and nothing can come."""
         return self.closed and not (self._waiting or self.alive or self._stopping or self._dying)
 
+    @property
+    def is_hopeless(self) -> bool:
+        """No worker is started, unless one of those that are left answers (rule 7)."""
+        return self._failed_starts >= MAX_FAILED_STARTS
+
     def calls(self) -> list[Any]:
         """All that are not over."""
         held = [*self._busy.values(), *self._dying.values(), *self._settled.values()]
@@ -146,6 +155,13 @@ class PoolState:
         self._waiting.add(calls)
         return self._advance()
 
+    def submit_inner(self, calls: Iterable[Call]) -> list[Order]:
+        """Calls of a call that may need them to end: while it runs, also after a `close`."""
+        if self.broken or self._aborted or (self.closed and not self._busy):
+            return [Finish(list(calls), "refused")]
+        self._waiting.add(calls)
+        return self._advance()
+
     def give(self, call: Call) -> Worker | None:
         """`submit` where that only hands the call to an idle worker; None where it does more."""
         if not self.has_room or self.closed or self.broken:
@@ -170,6 +186,12 @@ class PoolState:
             return []
         return [Finish([call], "cancelled"), *self._advance()]
 
+    def prefer(self, call: Call) -> list[Order]:
+        """A waiting call is to be the next of its priority."""
+        if self._waiting.remove(call):
+            self._waiting.put_back([call])
+        return self._advance()
+
     def kill(self, call: Call) -> list[Order]:
         """A waiting call is cancelled; a running one ends when its worker is gone (rule 3)."""
         worker = self.holder(call)
@@ -185,8 +207,12 @@ class PoolState:
 
     def set_window(self, kind: int, window: int) -> None:
         """Calls of this kind are so short, or so long, that a worker may hold that many."""
-        if kind != ALONE:
-            self._windows[kind] = max(1, window)
+        if kind == ALONE:
+            return
+        self._windows.pop(kind, None)  # so that the one that was told longest ago comes first
+        if len(self._windows) >= MAX_WINDOWS:
+            del self._windows[next(iter(self._windows))]
+        self._windows[kind] = max(1, window)
 
     # -- events about workers -----------------------------------------------------------------
 
@@ -249,8 +275,13 @@ class PoolState:
         self._held_up.add(worker)
         return [Hold(worker)]
 
-    def worker_gone(self, worker: Worker, begun: Call | None = None) -> list[Order]:
-        """It is dead; `begun` is the call it had begun and not answered, if any."""
+    def worker_gone(
+        self, worker: Worker, begun: Call | None = None, *, excused: bool = False
+    ) -> list[Order]:
+        """It is dead; `begun` is the call it had begun and not answered, if any.
+
+        `excused`: that it never came up says nothing about the next (rule 7).
+        """
         orders: list[Order] = []
         if worker in self._dying:
             orders = self._end_held(worker, self._dying.pop(worker), begun, "killed")
@@ -261,7 +292,7 @@ class PoolState:
         elif worker in self._idle:
             self._idle.remove(worker)
         if (worker in self._fresh and begun is None) or worker in self._starting:
-            self._failed_starts += 1
+            self._failed_starts += not excused
         self._starting.discard(worker)
         self._stopping.discard(worker)
         self._forget_habits(worker)
@@ -289,8 +320,8 @@ class PoolState:
 
     # -- events about the pool ------------------------------------------------------------------
 
-    def resize(self, size: int) -> list[Order]:
-        self.size = size
+    def resize(self, size: int, lent: int = 0) -> list[Order]:
+        self.size, self._lent = size, lent
         return self._advance()
 
     def keep_spare(self, spares: int) -> list[Order]:
@@ -395,13 +426,16 @@ class PoolState:
             self._give_out(orders)
         if self._failed_starts >= MAX_FAILED_STARTS and not self._strength:
             self.broken = True  # rule 7
-        if self.broken and self._waiting:
+        if self._waiting and (self.broken or self._is_stranded()):
             orders += self._drop_waiting("refused")
         if self._strength < self.size + self.spares and not self.broken:
             self._start_workers(orders)
         if self.closed and not self._waiting and (self._idle or self._starting):
             orders += self._stop_idle()
         return orders
+
+    def _is_stranded(self) -> bool:
+        return self.is_hopeless and len(self._busy) == self._strength <= self._lent  # rule 7
 
     def _start_workers(self, orders: list[Order]) -> None:
         wanted = len(self._waiting)

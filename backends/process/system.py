@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import ENOSYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _present() -> frozenset[str]:
     here = {"setsid"}
     if hasattr(os, "pidfd_open"):
         here.add("pidfd")
-    if hasattr(os, "memfd_create"):
+    if _has_memfd():
         here.add("memfd")
     if sys.platform == "linux":
         here |= {"epoll", "sigio"}
@@ -46,6 +47,19 @@ def _present() -> frozenset[str]:
             f"UNIRUN_WITHOUT: unknown feature {min(unknown)!r}; use some of {', '.join(FEATURES)}"
         )
     return frozenset(here.difference(without))
+
+
+def _has_memfd() -> bool:
+    """Whether the system has it, and lets us: a sandbox may refuse a call that it does not know."""
+    if not hasattr(os, "memfd_create"):
+        return False
+    try:
+        os.close(os.memfd_create("unirun"))
+    except PermissionError:
+        return False
+    except OSError as exc:
+        return exc.errno != ENOSYS  # out of descriptors, say: that it is there
+    return True
 
 
 HERE = _present()
@@ -70,10 +84,29 @@ def make_memory(size: int) -> int:
     fd = os.memfd_create("unirun") if "memfd" in HERE else _make_nameless_file()
     try:
         os.ftruncate(fd, size)
+        if has_disk_behind():
+            write_at(fd, 0, bytes(size))
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def has_disk_behind() -> bool:
+    """Whether that memory is a file, whose disk may be full.
+
+    Then each page has to be written by `write_at` before it is written through a mapping, which
+    would find out too late: the process would die of SIGBUS.
+    """
+    return "memfd" not in HERE
+
+
+def write_at(fd: int, offset: int, data: bytes | memoryview) -> None:
+    """Write all of it; raises OSError where there is no room."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(fd, view[done:], offset + done)
 
 
 def map_memory(fd: int, length: int, offset: int = 0) -> mmap.mmap:
@@ -123,6 +156,21 @@ def lead_group() -> None:
             os.setpgid(0, 0)
     except PermissionError:
         return  # it is one already
+
+
+def signals_of_a_worker() -> None:
+    """Ctrl-C is for the program, and what that does about the others is no business of a task."""
+    import _signal  # type: ignore[import-not-found]  # `signal` would cost an enum per worker
+
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    # What a process ignores is ignored by who descends from it: no child of a task could be waited
+    # for then, nor would the worker end when it is told to, or with its parent.
+    for name in ("SIGTERM", "SIGCHLD", "SIGIO"):
+        if hasattr(_signal, name):
+            _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
+    _signal.set_wakeup_fd(-1)  # a fork may have brought the parent's
+    if hasattr(_signal, "pthread_sigmask"):
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 def die_with(lifeline: int) -> None:

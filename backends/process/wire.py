@@ -26,15 +26,24 @@ if TYPE_CHECKING:
 # CANCEL: (index).  SETUP: (initializer bytes or None, ...).  FORGET: drop all functions known.
 # LEARN: (function numbers and bytes), of functions that calls may come for.
 # FREE: (offsets of results that the pool is done with).
-SETUP, CALLS, CANCEL, FORGET, PATH, FREE, LEARN = range(7)
+# INNER: (number, what has become of that call, its outcome), of a call that a task submitted.
+SETUP, CALLS, CANCEL, FORGET, PATH, FREE, LEARN, INNER = range(8)
 
 # From a worker.  READY: ().  BROKEN: (exception bytes).  PART: (index, bytes).
 # ANSWERS: (how many it gave before, microseconds these calls took, answers, offsets of arguments
 # that the worker is done with), an answer being a plain value, or (code, bytes) with one of the
 # codes RETURNED, RAISED, UNREADABLE, UNSENDABLE: its value, the exception it raised, why its
 # arguments could not be unpickled, why its value could not be pickled.
-READY, BROKEN, PART, ANSWERS = range(10, 14)
+# Of calls that a task submits, under numbers that the worker gives them.  SUBMIT: (number, index of
+# the call that submits, number of the executor, name, options, pickle).  TAKE: (number, whether to
+# take it back if it waits, or only to ask).  LEND: (number), the task waits for it, and cannot run
+# it.  END: (number, whether by force, grace).
+READY, BROKEN, PART, ANSWERS, SUBMIT, TAKE, LEND, END = range(10, 18)
 RETURNED, RAISED, UNREADABLE, UNSENDABLE = range(20, 24)
+# What has become of a call that a task submitted.  The first three answer a TAKE: it waits still;
+# it was taken back; some worker has it.  The others are its end, with an answer as above or the
+# bytes of an exception.
+WAITS, TAKEN, AWAY, ANSWERED, FAILED, KILLED, CANCELLED = range(30, 37)
 
 PLAIN = frozenset({int, float, complex, bool, type(None)})
 """Kinds of values that marshal carries exactly, besides short strings and bytes."""

@@ -9,14 +9,15 @@ forks or exits is an outcome.
 2. A task may fork. The child drops our pipes at once, and if it returns into this loop it exits.
 3. A call begins, and its answer is kept, as `control` says: it is looked at before each call
    whether that may begin.  Answers to calls known to be short are sent together.
-4. If the parent dies, the life-line ends, and the kernel ends this process and its group (SIGIO,
+4. What runs here may submit other calls: from the first of them on, a thread of `home` reads the
+   task pipe, as what becomes of them is told there.
+5. If the parent dies, the life-line ends, and the kernel ends this process and its group (SIGIO,
    whose default is to terminate) whatever the task is doing; where the kernel cannot, a thread
    watches it.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` would cost an enum per worker
 import contextvars
 import os
 import sys
@@ -28,15 +29,24 @@ from unirun import _context
 from unirun._payload import loads
 
 from . import wire
-from .control import BEGUN, HOLD, Control, open_control
+from .about import WorkerContext
+from .control import BEGUN, BEGUN_AT, HOLD, Control, open_control
 from .ends import FAILED_START, STOPPED
+from .garbage import Garbage
 from .large import LargeObjects
-from .system import die_with
+from .system import die_with, signals_of_a_worker
 from .wire import is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeAlias
+
+    from unirun.backend import Backend, WorkerSpec
+
+    from .home import Home
+
+    Dump: TypeAlias = Callable[[Any, str], bytes]
 
 SHORT = 50_000
 """Nanoseconds up to which calls of a function are known to be short, by the last of them."""
@@ -72,11 +82,7 @@ def main(
 
 
 def _settle_in(lifeline: int) -> None:
-    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
-    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-    _signal.set_wakeup_fd(-1)  # a fork may have brought the parent's
-    if hasattr(_signal, "pthread_sigmask"):
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+    signals_of_a_worker()
     die_with(lifeline)
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
@@ -120,69 +126,6 @@ def _flush() -> None:
             continue
 
 
-class WorkerToken(_context.Token):
-    """Learns of a cancellation from the task pipe, which is silent otherwise while a call runs."""
-
-    __slots__ = ("_index", "_worker")
-
-    def __init__(self, worker: Worker, index: int) -> None:
-        self._worker = worker
-        self._index = index
-
-    def is_set(self) -> bool:
-        return self._worker.poll_cancelled(self._index, 0)
-
-    def wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self._worker.poll_cancelled(self._index, until - time.monotonic()):
-            if time.monotonic() >= until:
-                return
-
-
-class WorkerContext(_context.TaskContext):
-    """The context of a call; most calls never ask, so it is worked out when they do."""
-
-    __slots__ = ("_about", "_index", "_worker")
-
-    def __init__(self, worker: Worker, about: tuple[Any, ...], call_id: int, index: int) -> None:
-        self._worker = worker
-        self._about = about
-        self.id = call_id
-        self._index = index
-
-    def __getattr__(self, name: str) -> Any:
-        """For the slots of the base class that nobody has asked for yet."""
-        if name not in _context.TaskContext.__slots__:
-            raise AttributeError(name)
-        task, kind, attempt, deadline, wants_parts = self._about
-        super().__init__(
-            task,
-            self.id,
-            kind=kind,
-            backend="process",
-            worker=f"pid {self._worker.pid}",
-            token=WorkerToken(self._worker, self._index),
-            attempt=attempt,
-            deadline=deadline,
-            emit=Emitter(self._worker, self._index) if wants_parts else None,
-        )
-        return getattr(self, name)
-
-
-class Emitter:
-    """How a call with many items tells of those that are done: `unirun._record`."""
-
-    __slots__ = ("_worker", "index", "memory")
-
-    def __init__(self, worker: Worker, index: int) -> None:
-        self._worker = worker
-        self.index = index
-        self.memory = worker._control.record
-
-    def __call__(self, part: bytes) -> None:
-        self._worker.send_part(self.index, part)
-
-
 class Worker:
     """The loop, and what it knows."""
 
@@ -201,6 +144,7 @@ class Worker:
         self._short: set[int] = set()  # functions whose last call was short
         self._main_thread = get_ident()
         self._cancelled: set[int] = set()
+        self._garbage = Garbage()
         self._is_brisk = False  # the last call came soon after the answer before
         self._poll = wire.poll_of(tasks)
         self._index = 0  # of the next call
@@ -208,6 +152,9 @@ class Worker:
         self._answers: list[Any] = []  # not sent yet; also in the journal
         self._given = 0  # answers so far, sent or not
         self._spent = 0  # nanoseconds that those not sent yet have taken
+        self.facts: Any = None  # about the executor whose calls it runs
+        self._home: Home | None = None  # from the first call on that a task submits there
+        self._reading = False  # the main thread reads from the task pipe; guarded by _pipe
         self._asked = False  # some task has looked at its token: then its pipe may be in use
         os.register_at_fork(after_in_child=self._forget_pipes)
 
@@ -216,6 +163,7 @@ class Worker:
         fds = [self._tasks, self._results, *self._large.abandon()]
         self._tasks = self._results = -1
         self._running = 0
+        self._home = _context.home = None
         self._pipe = allocate_lock()
         for fd in fds:
             try:
@@ -224,6 +172,7 @@ class Worker:
             except OSError:
                 continue  # the task has closed what was not its own
         _context.in_worker_process = False
+        _context.note_wait = None
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -234,6 +183,7 @@ class Worker:
                 self._calls(message[1], message[2])
             elif code == wire.FORGET:
                 self._functions.clear()
+                self._short.clear()
             elif code == wire.LEARN:
                 self._learn(message[1])
             elif code == wire.FREE:
@@ -258,23 +208,69 @@ class Worker:
         while not self._inbox:
             if self._answers:
                 self._deliver()
+            with self._pipe:
+                self._reading = self._home is None
+            if self._home is not None:
+                return self._home.next_message()
             begun = time.perf_counter()
+            if begun >= self._garbage.look_at:
+                self._garbage.look(begun)
             if self._is_brisk and self._poll is not None:
                 wire.spin(self._poll, begun)
             try:
-                self._inbox += self._reader.receive(self._tasks)
+                self._inbox += self.receive()
             except EOFError:
                 return None
             self._is_brisk = time.perf_counter() - begun < wire.SPIN_SECONDS
+            self._stop_reading()
         return self._inbox.pop(0)
 
-    def _send(self, *message: Any) -> None:
+    def receive(self) -> list[wire.Message]:
+        """For whoever reads from the task pipe at the moment."""
+        return self._reader.receive(self._tasks)
+
+    def _stop_reading(self) -> None:
+        with self._pipe:
+            self._reading = False
+        if self._home is not None:  # a thread that some task has left behind has submitted a call
+            self._home.take_over(self._inbox)
+            self._inbox = []
+
+    def home(self) -> Home:
+        """Rule 4."""
+        if self._home is None:
+            from .home import Home
+
+            with self._pipe:
+                if self._home is None:
+                    self._home = Home(self)
+                    if not self._reading:
+                        self._home.take_over(self._inbox)
+                        self._inbox = []
+        return self._home
+
+    def backend(self, spec: WorkerSpec) -> Backend:
+        """What takes the calls that tasks submit to the executor they run in, or to its like."""
+        from .nested import NestedBackend
+
+        return NestedBackend(spec, self.home())
+
+    @property
+    def running(self) -> int:
+        """Index of the call that runs; 0: none."""
+        return self._running
+
+    def stop_call(self, index: int) -> None:
+        """The call with that index was cancelled."""
+        self._cancelled.add(index)
+
+    def send(self, *message: Any) -> None:
         frame = wire.pack(*message)
         with self._writing:
             wire.write_all(self._results, frame)
 
     def send_part(self, index: int, part: bytes) -> None:
-        self._send(wire.PART, index, part)
+        self.send(wire.PART, index, part)
 
     def _set_up(
         self,
@@ -283,6 +279,7 @@ class Worker:
         argv: list[str],
         cwd: str | None,
         authkey: bytes,
+        place: tuple[Any, int],
         settings: bytes | None,
         preload: tuple[str, ...],
         initializer: bytes | None,
@@ -293,6 +290,7 @@ class Worker:
         sys.argv[:] = argv
         _context.authkey = authkey or None
         _context.inherited_settings = settings
+        (self.facts, _context.depth), _context.home = place, self
         doing = "the worker could not enter the working directory of its parent"
         try:
             if cwd is not None:
@@ -305,9 +303,9 @@ class Worker:
             if setup is not None:
                 setup[0](*setup[1])
         except BaseException as exc:  # user code; the parent is told  # noqa: BLE001
-            self._send(wire.BROKEN, doing, _encode(exc, 1))
+            self.send(wire.BROKEN, doing, _encode(exc, 1))
             return False
-        self._send(wire.READY)
+        self.send(wire.READY)
         return True
 
     # -- calls ----------------------------------------------------------------------------------
@@ -326,7 +324,7 @@ class Worker:
         self, number: int, about: tuple[Any, ...], ids: list[int], payloads: list[Any]
     ) -> None:
         words, clock, getpid = self._control.words, time.perf_counter_ns, os.getpid
-        outcome, new_context = self._outcome, contextvars.Context
+        outcome, new_context = self.outcome, contextvars.Context
         for call_id, payload in zip(ids, payloads):  # noqa: B905  # made of equal length
             index = self._index
             self._index = index + 1
@@ -334,11 +332,11 @@ class Worker:
             if words[HOLD] and not self._may_begin(index):
                 continue
             self._running = index
-            start = clock()
+            words[BEGUN_AT] = start = clock()
             context = WorkerContext(self, about, call_id, index)
             answer = new_context().run(outcome, context, number, payload)
             if getpid() != self.pid:
-                _leave_forked_child(answer)
+                leave_forked_child(answer)
             if _context.at_task_end is not None:
                 _context.at_task_end(context)
             self._running = 0  # before the look at _asked: `poll_cancelled` does it the other way
@@ -403,8 +401,8 @@ class Worker:
         args, kwargs = self._large.load(payload)
         return fn, args, kwargs
 
-    def _outcome(self, context: WorkerContext, number: int, payload: Any) -> Any:
-        """The answer: a plain value, or a pair of code and bytes."""
+    def outcome(self, context: Any, number: int, payload: Any, dump: Dump | None = None) -> Any:
+        """The answer: a plain value, or a pair of code and bytes; `dump` pickles the value."""
         _context.running.set(context)  # what its arguments need, the task needs
         try:
             fn, args, kwargs = self._decode(number, payload)
@@ -419,7 +417,7 @@ class Worker:
         if is_plain(value):
             return value
         try:
-            return wire.RETURNED, self._large.dump(value, f"the result of {context.name}")
+            return wire.RETURNED, (dump or self._large.dump)(value, f"the result of {context.name}")
         except BaseException as exc:  # SerializationError, or a MemoryError in it  # noqa: BLE001
             return wire.UNSENDABLE, _encode(exc, 99)
 
@@ -427,9 +425,11 @@ class Worker:
         """Whether that call, if it runs still, was cancelled; waits up to `seconds` for news."""
         import select
 
+        if self._home is not None:
+            return self._home.wait_for(lambda: index in self._cancelled, seconds)
         self._asked = True
-        if get_ident() != self._main_thread:
-            seconds = min(seconds, 0.05)  # the answer must not wait for a thread of the task
+        # Its answer must not wait for a thread of the task, nor such a thread long for its `home`.
+        seconds = min(seconds, 0.05 if get_ident() != self._main_thread else 0.25)
         with self._pipe:
             if self._running == index and index not in self._cancelled:
                 poll = select.poll()
@@ -479,7 +479,7 @@ def _prepare_for(data: bytes) -> None:
         process.current_process().authkey = _context.authkey
 
 
-def _leave_forked_child(answer: Any) -> None:
+def leave_forked_child(answer: Any) -> None:
     """Rule 2: what a task forked came back as if it were the task."""
     status = 0
     if type(answer) is tuple and answer[0] == wire.RAISED:

@@ -263,11 +263,11 @@ class Zygote:
 
 def _tidy_up_after(owner: int) -> None:
     """The pool's process could not remove the sockets of what it shared with its workers."""
-    import tempfile
+    from unirun._leftovers import remove_those_of, temporary_directory
 
-    from unirun._leftovers import remove_those_of
-
-    remove_those_of(owner, tempfile.gettempdir())
+    where = temporary_directory()
+    if where is not None:
+        remove_those_of(owner, where)
 
 
 def _import_cloudpickle() -> None:

@@ -9,8 +9,8 @@
 2. A call that runs in a thread cannot be killed.  Past its time it is *abandoned*: its future
    ends, its cooperative token is set, and its worker no longer counts, so that another takes its
    place; the thread ends when the body does.
-3. A worker about to wait for a call that has not begun runs that call itself, so nested calls
-   cannot starve one another.
+3. A call about to wait for one that has not begun has that run by its own thread, or by one beside
+   it (`nested`), so calls that wait for calls cannot starve one another.
 """
 
 from __future__ import annotations
@@ -19,34 +19,37 @@ import itertools
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures._base import FINISHED, PENDING, RUNNING
 from contextvars import copy_context
+from time import monotonic
 from typing import Any
 
-from unirun import _context, _crowding
+from unirun import _context, _crowding, _dump_hangs  # noqa: F401  # which looks at long waits
 from unirun._clock import Appointment, Clock
+from unirun._dump_records import Report
 from unirun._errors import ExecutorShutdown, InitializerFailed, NotKillable
 from unirun._future import Future
+from unirun._remedies import no_thread
 from unirun.backend import (
     Backend,
     CallOptions,
     Capability,
+    Patience,
     Stats,
     WorkerSpec,
     abandoned,
     default_threads,
     end_of_body,
+    left_behind,
     not_callable,
     without_caller_frames,
 )
 
 from .barriers import PoolBarrier
 from .calls import Keywords, RunningCall, ThreadFuture, Worker, run
+from .nested import Helpers, here
 from .ranks import TURN, Ranks, Turn
-
-_here = threading.local()  # .worker: the Worker whose thread this is
 
 
 class ThreadBackend(Backend):
@@ -76,7 +79,10 @@ class ThreadBackend(Backend):
         self._started = self._taken_by_gone = self._abandoned = self._looks = 0
         self._surplus = False  # there are more workers than `_size`, since that has shrunk
         self._closed = False
+        self._patience = Patience()
+        self._killed = False
         self._broken: InitializerFailed | None = None
+        self._helpers = Helpers(self)
         self._crowding = _crowding.Crowding(self._clock)
         _crowding.pools.add(self)
 
@@ -104,8 +110,9 @@ class ThreadBackend(Backend):
         future._copied = copy_context()
         future._options = options
         future._asked = False
+        future._since = monotonic()
         if options.deadline is not None or options.queue_timeout is not None:
-            self._limit_waiting(future, options)
+            future.limit_waiting(self._clock)
         next(self._number)
         if options.priority or self._ranks is not None:
             self._put_ranked(future)
@@ -153,33 +160,39 @@ class ThreadBackend(Backend):
         future.stop()
 
     def help_with(self, future: Future[Any], until: float | None = None) -> bool:
-        worker: Worker | None = getattr(_here, "worker", None)
-        if worker is None or worker not in self._workers or not isinstance(future, ThreadFuture):
-            return False
-        if not future._begin():
-            return False
-        self._run(worker, future)  # the queue still holds it; who takes it sees that it has begun
-        return True
+        assert isinstance(future, ThreadFuture)
+        return self._helpers.help_with(future, until)
+
+    def awaited(self, future: Future[Any]) -> None:
+        assert isinstance(future, ThreadFuture)
+        self._helpers.awaited(future)
 
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._lock:
-            first, self._closed = not self._closed, True
+            first, self._closed, self._killed = not self._closed, True, self._killed or kill
             self._full = False
         if cancel_futures or kill:
             self._end_waiting(lambda future: future.cancel())
         if first:
             self._queue.put(None)  # behind every call; each worker that finds it passes it on
         if kill:
+            self._patience.begin()
             self._give_up_running()
         with self._lock:
             if not self._workers:
                 self._clock.close()
 
     def join(self, timeout: float | None = None) -> bool:
-        me = getattr(_here, "worker", None)
+        me = getattr(here, "worker", None)
         with self._lock:
             mine = {me} if me in self._workers else set()
-            ended = self._changed.wait_for(lambda: self._workers <= mine, timeout)
+            ended = self._changed.wait_for(
+                lambda: self._helpers.all() <= mine, self._patience.within(timeout)
+            )
+            if not ended and self._patience.is_over:
+                for worker in self._workers - mine:  # in an initializer, or a done-callback
+                    self._give_up(worker)
+                ended = True
         if ended and not mine:
             self._clock.close()
             self._clock.join(5)
@@ -187,13 +200,14 @@ class ThreadBackend(Backend):
 
     def stats(self) -> Stats:
         with self._lock:
-            running = sum(len(worker.futures()) for worker in self._workers)
-            unfinished = self._open()
+            running = sum(len(worker.futures()) for worker in self._helpers.all())
+            # Less in the queue, if somebody is in an initializer, or in a done-callback.
+            waiting = min(self._open() - running, self._queue.qsize() - self._closed)
             return Stats(
                 backend=self.name,
                 max_workers=self._size,
                 workers=len(self._workers),
-                pending=max(0, unfinished - running),
+                pending=max(0, waiting),
                 running=running,
                 finished=self._taken_by_gone + sum(worker.taken for worker in self._workers),
                 abandoned=self._abandoned,
@@ -201,7 +215,17 @@ class ThreadBackend(Backend):
 
     def running_calls(self) -> list[str]:
         with self._lock:
-            return [call.name() for worker in self._workers for call in worker.futures()]
+            return [call.name() for worker in self._helpers.all() for call in worker.futures()]
+
+    def runner(self, future: Future[Any]) -> int | None:
+        from .report import runner_of
+
+        return runner_of(future)
+
+    def report(self) -> Report:
+        from .report import report_of
+
+        return report_of(self)
 
     def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
@@ -234,11 +258,11 @@ class ThreadBackend(Backend):
                     self._ensure_workers()
                     return
                 left = not self._workers
-        except RuntimeError:  # no thread can be started, and this call may be the only one to know
+        except RuntimeError as exc:  # no thread to be had; this call may be the only one to know
             if self._workers:
                 return
             if future.cancel():
-                raise
+                raise no_thread(exc) from exc
             return
         if left:
             self._empty_queue()
@@ -258,7 +282,7 @@ class ThreadBackend(Backend):
     def _ensure_workers(self) -> None:
         """Called with the lock held."""
         if len(self._workers) < min(self._size, self._open()):
-            worker = Worker(self.name)
+            worker = Worker(self)
             name = f"{self.spec.thread_name_prefix or self.spec.name}_{self._started}"
             worker.thread = threading.Thread(
                 target=self._work, name=name, args=(worker,), daemon=True
@@ -273,7 +297,7 @@ class ThreadBackend(Backend):
         self._full = len(self._workers) >= self._size and not self._closed
 
     def _work(self, worker: Worker) -> None:
-        _here.worker = worker
+        here.worker = worker
         with self._lock:  # Ctrl-C may have hit whoever started us before they could count us
             self._workers.add(worker)
         if self._initialize():
@@ -298,16 +322,16 @@ class ThreadBackend(Backend):
                     self._put(None)
                     return
                 continue  # woken to look whether it is surplus
-            # From here to the end of `_run`, what every call goes through is spelled out; a call
+            # From here to the end of `run_in`, what every call goes through is spelled out; a call
             # of a method more is a fifth of its price. For the rules see `calls`.
             future: Any = drawn if self._ranks is None else self._ranks.first(drawn)
             future._taken = True
             if future._asked:  # rule 1
                 if future._begin_taken():
-                    self._run(worker, future)
+                    self.run_in(worker, future)
             else:
                 future._state = RUNNING
-                self._run(worker, future)
+                self.run_in(worker, future)
             worker.taken += 1
             del drawn, future  # an idle worker keeps nothing alive
 
@@ -362,20 +386,25 @@ class ThreadBackend(Backend):
     def _give_up(self, worker: Worker) -> None:
         """Rule 2: this worker no longer counts."""
         with self._lock:
+            self._abandoned += self._helpers.give_up(worker)
             if worker in self._workers:
                 worker.abandoned = True
                 self._remove(worker)
                 self._taken_by_gone += 1  # what it is stuck in
                 self._abandoned += 1
-                self._ensure_workers()
+                if not self._killed:
+                    self._ensure_workers()
 
     def _give_up_running(self) -> None:
         with self._lock:
-            busy = [worker for worker in self._workers if worker.call is not None]
+            busy = [worker for worker in self._helpers.all() if worker.call is not None]
         for worker in busy:
-            for future in worker.futures():
-                future.stop()
+            futures = worker.futures()
             self._give_up(worker)
+            for future in futures:  # who waits for it shall not wait for ever
+                future.stop()
+                future._listen()  # now its worker would end it under the lock: rule 2 of `calls`
+                future._fail(left_behind(self.name, future.name()))
 
     def _initialize(self) -> bool:
         if self.spec.initializer is None:
@@ -409,7 +438,7 @@ class ThreadBackend(Backend):
 
     # -- one call -------------------------------------------------------------------------------
 
-    def _run(self, worker: Worker, future: ThreadFuture) -> None:
+    def run_in(self, worker: Worker, future: ThreadFuture) -> None:
         """Run a call that has begun."""
         call: RunningCall = RunningCall()
         call.future = future
@@ -438,6 +467,7 @@ class ThreadBackend(Backend):
             alarm.cancel()
         if error is not None:
             future._fail(error)
+            del future, error  # whoever keeps that error keeps this frame
             return
         call.ending = alarm is None  # which may be about to end it, too
         if call.ending and future._listeners is None and future._state is RUNNING:  # rule 2
@@ -460,12 +490,3 @@ class ThreadBackend(Backend):
         future._on_end = lambda _: self._give_up(worker)
         if future._fail(error):
             future.stop()
-
-    def _limit_waiting(self, future: ThreadFuture, options: CallOptions) -> None:
-        ends = [] if options.deadline is None else [options.deadline]
-        if options.queue_timeout is not None:
-            ends.append(time.monotonic() + options.queue_timeout)
-        alarm = self._clock.call_at(min(ends), future.expire)
-        future._on_end = lambda _: alarm.cancel()
-        if options.deadline is not None and time.monotonic() >= options.deadline:
-            future.expire()  # before a worker sees it

@@ -27,6 +27,7 @@ from unirun._context import TaskContext, Unasked
 from unirun._errors import QueueTimeout
 from unirun._future import Future
 from unirun.backend import (
+    Backend,
     CallOptions,
     FlagToken,
     describe,
@@ -35,6 +36,7 @@ from unirun.backend import (
 )
 
 if TYPE_CHECKING:
+    from unirun._clock import Clock
     from unirun._future import Listeners
 
 __all__ = ["Keywords", "RunningCall", "ThreadFuture", "Worker", "run"]
@@ -43,10 +45,11 @@ __all__ = ["Keywords", "RunningCall", "ThreadFuture", "Worker", "run"]
 class Worker:
     """One thread. `taken` and `call` are written by that thread alone: reading needs no lock."""
 
-    __slots__ = ("abandoned", "backend", "call", "taken", "thread")
+    __slots__ = ("abandoned", "backend", "call", "pool", "taken", "thread")
 
-    def __init__(self, backend: str) -> None:
-        self.backend = backend
+    def __init__(self, pool: Backend) -> None:
+        self.pool = pool
+        self.backend = pool.name
         self.thread: threading.Thread
         self.call: RunningCall | None = None  # the innermost, while one helps another
         self.taken = 0  # items it has taken from the queue and is done with
@@ -68,7 +71,7 @@ class ThreadFuture(Future[Any]):
     # The backend's submit stores what a new one has: a call of __init__ would cost as much as that.
     # Few, since each garbage collection looks at each of them.
     __slots__ = (
-        *("_args", "_asked", "_copied", "_fn", "_options", "_running", "_taken"),
+        *("_args", "_asked", "_copied", "_fn", "_options", "_running", "_since", "_taken"),
         *("_backend", "_exception", "_listeners", "_result", "_state"),
     )
 
@@ -77,6 +80,7 @@ class ThreadFuture(Future[Any]):
     _copied: Context | None
     _options: CallOptions
     _asked: bool
+    _since: float  # when it was submitted, for dumps
     # These are not there before somebody stores them.
     _running: RunningCall
     _taken: bool
@@ -129,6 +133,17 @@ class ThreadFuture(Future[Any]):
         if self._begin():
             self.let_go()
             self._fail(QueueTimeout("the call still waited for a thread when its time was up"))
+
+    def limit_waiting(self, clock: Clock) -> None:
+        """From now on; called before a worker can see it."""
+        options = self._options
+        ends = [] if options.deadline is None else [options.deadline]
+        if options.queue_timeout is not None:
+            ends.append(time.monotonic() + options.queue_timeout)
+        alarm = clock.call_at(min(ends), self.expire)
+        self._on_end = lambda _: alarm.cancel()
+        if options.deadline is not None and time.monotonic() >= options.deadline:
+            self.expire()
 
     def let_go(self) -> None:
         """A future that is kept keeps no arguments alive."""

@@ -129,7 +129,7 @@ MUTATIONS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
     "a window for calls that never share": {
-        "any call may share a worker": ("        if kind != ALONE:\n", "        if True:\n"),
+        "any call may share a worker": ("        if kind == ALONE:\n", "        if False:\n"),
         "a window may be shut": ("max(1, window)", "window"),
     },
     "no worker ever begins": {
@@ -146,7 +146,7 @@ MUTATIONS: dict[str, dict[str, tuple[str, str]]] = {
             "worker in self._fresh",
         ),
         "endless respawn": (
-            "or worker in self._starting:\n            self._failed_starts += 1",
+            "or worker in self._starting:\n            self._failed_starts += not excused",
             "or worker in self._starting:\n            pass",
         ),
         "endless respawn of idle workers": ("(worker in self._fresh and begun is None) or ", ""),
@@ -155,6 +155,20 @@ MUTATIONS: dict[str, dict[str, tuple[str, str]]] = {
             "            pass\n",
         ),
         "a broken pool strands what waits": ('orders += self._drop_waiting("refused")', "pass"),
+    },
+    "nobody starts while a call waits for another": {
+        "who waits for what waits is waited for": (
+            "len(self._busy) == self._strength <= self._lent",
+            "False",
+        ),
+        "who works is not waited for": (
+            "len(self._busy) == self._strength <= self._lent",
+            "True",
+        ),
+        "nobody is preferred": (
+            "        if self._waiting.remove(call):\n            self._waiting.put_back([call])\n",
+            "",
+        ),
     },
     "spares never start": {
         "an answer forgives nothing": (
@@ -290,8 +304,8 @@ MUTATIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "shrinks and grows": {
         "growing changes nothing": (
-            "        self.size = size\n        return self._advance()",
-            "        self.size = size\n        return []",
+            "size, lent\n        return self._advance()",
+            "size, lent\n        return []",
         ),
     },
     "spares of a pool that ends": {

@@ -199,6 +199,7 @@ def test_a_class_of_the_program_beside_large_objects_travels_by_value(
     np.testing.assert_equal(found, large)
 
 
+@pytest.mark.scenario(32, "and comes back from one")
 def test_more_than_two_gib_come_through(ends: Callable[..., Ends]) -> None:
     pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if pages < 8 << 30:

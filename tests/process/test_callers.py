@@ -67,7 +67,15 @@ def lead(
 
 
 @pytest.mark.parametrize(
-    "how", ["default", "handler-raises", "handler-returns", "alarm-raises", "alarm-returns"]
+    "how",
+    [
+        "default",
+        "handler-raises",
+        "handler-returns",
+        "alarm-raises",
+        "alarm-returns",
+        "term-raises",
+    ],
 )
 def test_no_signal_is_lost_and_none_tears_anything(how: str) -> None:
     done = subprocess.run(

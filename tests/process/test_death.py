@@ -28,6 +28,9 @@ def crash_of(future: "unirun.Future[Any]") -> WorkerCrashed:
 # -- a worker -----------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario(1, "SIGKILL in a task: told with pid and signal")
+@pytest.mark.scenario(2, "exit code in the message, 0 too")
+@pytest.mark.scenario(15, "the next call works")
 @pytest.mark.parametrize(
     ("body", "exitcode", "how"),
     [
@@ -61,6 +64,7 @@ def test_a_crash_is_seen_with_every_start_method(pool: Pool, method: str) -> Non
 
 
 @pytest.mark.parametrize("status", [0, 3, "text", None])
+@pytest.mark.scenario("sys.exit in a task", "is its outcome, and no crash")
 def test_sys_exit_in_a_task_is_an_exception_and_no_crash(pool: Pool, status: object) -> None:
     executor = pool(1)
     before = executor.submit(bodies.pid).result(PATIENCE)
@@ -70,18 +74,21 @@ def test_sys_exit_in_a_task_is_an_exception_and_no_crash(pool: Pool, status: obj
     assert executor.submit(bodies.pid).result(PATIENCE) == before
 
 
+@pytest.mark.scenario(7, "the worker exits while the argument is unpickled")
 def test_a_crash_while_the_arguments_are_unpickled(pool: Pool) -> None:
     executor = pool(1)
     assert crash_of(executor.submit(bodies.double, bodies.DiesUnpickled())).exitcode == 3
     assert executor.submit(bodies.double, 1).result(PATIENCE) == 2
 
 
+@pytest.mark.scenario(8, "the worker exits while the result is pickled")
 def test_a_crash_while_the_result_is_pickled(pool: Pool) -> None:
     executor = pool(1)
     assert crash_of(executor.submit(bodies.return_what_dies)).exitcode == 4
     assert executor.submit(bodies.double, 1).result(PATIENCE) == 2
 
 
+@pytest.mark.scenario(13, "worker dies half way through writing a 100 MB result")
 def test_a_crash_half_way_through_a_large_result(pool: Pool, line: Lines) -> None:
     executor, ready, go, write = pool(2, arena_limit=0), line(), line(), line()
     future = executor.submit(bodies.return_much, write, ready)
@@ -97,6 +104,7 @@ def test_a_crash_half_way_through_a_large_result(pool: Pool, line: Lines) -> Non
     assert isinstance(slow.result(PATIENCE), bodies.Slow)
 
 
+@pytest.mark.scenario(5, "each running task fails, what waits is done")
 def test_all_workers_at_once(pool: Pool, line: Lines) -> None:
     executor, ready, go = pool(4), line(), line()
     futures = [executor.submit(bodies.die_when_told, go, ready) for _ in range(4)]
@@ -108,6 +116,7 @@ def test_all_workers_at_once(pool: Pool, line: Lines) -> None:
     assert [future.result(PATIENCE) for future in waiting] == [2 * n for n in range(20)]
 
 
+@pytest.mark.scenario(1, "only the running call fails")
 def test_a_crash_has_one_victim(pool: Pool, line: Lines) -> None:
     executor, ready, go = pool(2), line(), line()
     victim = executor.submit(bodies.sleep, ready)
@@ -122,6 +131,7 @@ def test_a_crash_has_one_victim(pool: Pool, line: Lines) -> None:
     assert waiting.result(PATIENCE) == 2
 
 
+@pytest.mark.scenario(4, "an idle worker that has died gets no call")
 def test_a_call_is_not_given_to_an_idle_worker_that_has_died(pool: Pool, method: str) -> None:
     executor = pool(1, method)
     for _ in range(10):
@@ -132,6 +142,7 @@ def test_a_call_is_not_given_to_an_idle_worker_that_has_died(pool: Pool, method:
     assert executor.stats()["process"].crashed == 0
 
 
+@pytest.mark.scenario(10, "the answer counts, later calls run elsewhere")
 def test_a_worker_that_dies_after_its_answer_takes_no_other_call_along(
     pool: Pool, line: Lines
 ) -> None:
@@ -158,6 +169,8 @@ def test_a_worker_that_dies_after_its_answer_takes_no_other_call_along(
 # -- before the first call ----------------------------------------------------------------------
 
 
+@pytest.mark.scenario(19, "four attempts, then BrokenProcessPool")
+@pytest.mark.scenario("crash during the initializer", "told after at most 4 attempts")
 def test_workers_that_die_in_the_initializer_are_not_started_for_ever(
     pool: Pool, method: str, tmp_path: Path
 ) -> None:
@@ -308,6 +321,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("body", ["idle", "sleep", "hold_the_gil", "start_a_child"])
+@pytest.mark.scenario(43, "with idle, busy and deaf workers, and what these have started")
 def test_nothing_outlives_a_parent_that_was_killed(
     method: str, body: str, tmp_path: Path, line: Lines
 ) -> None:

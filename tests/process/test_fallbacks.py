@@ -75,6 +75,7 @@ print("fine")
 """
 
 
+@pytest.mark.scenario("without memfd, /proc, pidfd, epoll …", "each by itself and all at once")
 @pytest.mark.parametrize("method", ["zygote", "spawn"])
 def test_calls_crashes_kills_and_timeouts_without(
     without: dict[str, str], method: str, tmp_path: Path

@@ -193,6 +193,7 @@ print("fine")
 """
 
 
+@pytest.mark.scenario("submit from a signal handler", "at any moment; it may raise too")
 def test_a_signal_handler_may_submit_and_raise_at_any_moment(method: str, tmp_path: Path) -> None:
     environment = watch.with_tests_on_path()
     done = watch.run(tmp_path, ALARMED, method, env=environment, timeout=50)
@@ -230,6 +231,7 @@ def nested(depth: int) -> list[object]:
     return found
 
 
+@pytest.mark.scenario("recursion depth", "a RecursionError of its own call")
 def test_a_recursion_without_end_is_an_exception_of_its_own_call(pool: Pool, method: str) -> None:
     executor = pool(1, method)
     with pytest.raises(RecursionError):
@@ -237,6 +239,7 @@ def test_a_recursion_without_end_is_an_exception_of_its_own_call(pool: Pool, met
     assert executor.submit(descend, 100).result(PATIENCE) == 100
 
 
+@pytest.mark.scenario("recursion depth", "a SerializationError of its own call")
 def test_a_result_that_is_too_deep_is_an_error_of_its_own_call(pool: Pool) -> None:
     executor = pool(1)
     pid = executor.submit(bodies.pid).result(PATIENCE)
@@ -284,6 +287,7 @@ print("fine")
 """
 
 
+@pytest.mark.scenario("RLIMIT_NOFILE 64", "workers come when there are descriptors again")
 def test_descriptors_that_are_used_up_for_a_moment(method: str, tmp_path: Path) -> None:
     environment = watch.with_tests_on_path()
     done = watch.run(tmp_path, OUT_FOR_A_MOMENT, method, env=environment)
@@ -305,6 +309,7 @@ os.fork = fork_later
 """
 
 
+@pytest.mark.scenario("RLIMIT_NPROC hit while starting a worker", "tried again while there is hope")
 def test_a_system_without_a_process_to_give_for_a_moment(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +320,7 @@ def test_a_system_without_a_process_to_give_for_a_moment(
     assert executor.stats()["process"].crashed == 0
 
 
+@pytest.mark.scenario("RLIMIT_NPROC hit while starting a worker", "an error that names it")
 def test_a_system_that_never_gives_a_process_is_named(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

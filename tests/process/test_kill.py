@@ -24,6 +24,7 @@ Lines = Callable[[], Line]
 # -- one call ----------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario(36, "killed while it sleeps, computes, or is in a loop in C: dead at once")
 @pytest.mark.parametrize("body", [bodies.sleep, bodies.hold_the_gil, bodies.loop_in_c])
 def test_a_killed_call_is_dead_when_kill_returns(pool: Pool, line: Lines, body: object) -> None:
     executor, started = pool(1), line()
@@ -36,6 +37,7 @@ def test_a_killed_call_is_dead_when_kill_returns(pool: Pool, line: Lines, body: 
     assert executor.submit(double, 4).result(PATIENCE) == 8
 
 
+@pytest.mark.scenario(36, "other running calls are untouched, the worker is replaced")
 def test_kill_works_with_every_start_method(pool: Pool, line: Lines, method: str) -> None:
     executor, started = pool(2, method), line()
     victim, other = executor.submit(bodies.sleep, started), executor.submit(bodies.sleep, started)
@@ -127,6 +129,7 @@ def test_a_second_kill_can_be_harder(pool: Pool, line: Lines) -> None:
     assert not patient.is_alive()
 
 
+@pytest.mark.scenario(42, "what the call started dies with it")
 def test_what_the_call_started_dies_with_it(pool: Pool, line: Lines) -> None:
     executor, started = pool(1), line()
     future = executor.submit(bodies.start_children, started)
@@ -147,7 +150,10 @@ def test_what_the_call_started_dies_also_without_a_grace(pool: Pool, line: Lines
 # -- limits of time -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [bodies.sleep, bodies.loop_in_c])
+@pytest.mark.scenario(33, "TaskTimeout; the neighbour goes on")
+@pytest.mark.scenario(34, "a call that ignores SIGTERM is killed all the same")
+@pytest.mark.scenario(35, "so is a loop in C that holds the GIL")
+@pytest.mark.parametrize("body", [bodies.sleep, bodies.ignore_sigterm, bodies.loop_in_c])
 def test_a_call_past_its_timeout_is_killed(pool: Pool, line: Lines, body: object) -> None:
     executor, started = pool(2), line()
     neighbour = executor.submit(bodies.sleep, line())
@@ -176,6 +182,7 @@ def test_the_timeout_does_not_count_the_time_in_the_queue(pool: Pool, line: Line
 def test_a_call_may_wait_too_long_for_a_worker(pool: Pool, line: Lines, how: str) -> None:
     executor, started = pool(1), line()
     first = executor.submit(bodies.sleep, started)
+    started.wait()
     limit = 0.2 if how == "queue_timeout" else time.monotonic() + 0.2
     second = executor.options(**{how: limit}).submit(double, 4)
     with pytest.raises(QueueTimeout, match="still waited for a worker"):

@@ -277,6 +277,7 @@ def test_an_argument_that_was_taken_back_from_a_worker_is_free_after_its_call(
     assert slow.result(PATIENCE) == value.sum()
 
 
+@pytest.mark.scenario(62, "memory and sockets go with their owner")
 @pytest.mark.parametrize("victim", ["parent", "everybody"])
 def test_nothing_is_left_when_they_are_killed(
     tmp_path: Path, line: Callable[[], Line], victim: str
@@ -361,6 +362,7 @@ def test_an_option_that_means_nothing_is_refused(pool: Make, options: dict[str, 
         pool(1, **options).submit(os.getpid)
 
 
+@pytest.mark.scenario("memfd_create refused by a sandbox", "files do for large objects")
 @pytest.mark.parametrize("without", ["memfd", "memfd,epoll,pidfd,proc,sigio"])
 def test_files_do_where_there_is_no_memory_without_a_name(tmp_path: Path, without: str) -> None:
     done = run(

@@ -28,6 +28,7 @@ def crash_of(future: "unirun.Future[object]") -> WorkerCrashed:
 # -- the stack ------------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario(3, "SIGSEGV named, with the stack of the worker")
 def test_a_segmentation_fault_tells_where_it_was(pool: Pool, method: str) -> None:
     error = crash_of(pool(1, method).submit(mishaps.call_what_crashes))
     assert (error.signal_name, error.exitcode) == ("SIGSEGV", -signal.SIGSEGV)
@@ -126,6 +127,7 @@ def test_a_crash_keeps_what_it_tells_on_a_journey(pool: Pool) -> None:
 # -- before the first call ------------------------------------------------------------------------
 
 
+@pytest.mark.scenario(19, "exit and segfault in the initializer")
 @pytest.mark.parametrize(
     ("initializer", "initargs", "told"),
     [
@@ -149,6 +151,7 @@ def test_workers_that_die_in_the_initializer_tell_of_it(
 # -- again ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario(20, "bounded retries, then quarantined")
 def test_a_call_that_crashes_again_and_again_is_quarantined(pool: Pool, tmp_path: Path) -> None:
     log = tmp_path / "log"
     view = pool(1).options(retries=Retry(crashes=9, backoff=0))

@@ -258,6 +258,7 @@ assert executor.submit(lambda: [SCALE]).result(20) == [3]
 """
 
 
+@pytest.mark.scenario(29, "a script without guard runs once, with every start method")
 def test_a_program_needs_no_main_guard(method: str, tmp_path: Path) -> None:
     done = watch.run(tmp_path, PROGRAM, method)
     assert (done.returncode, done.stdout, done.stderr) == (0, "body\n", "")
@@ -307,6 +308,7 @@ def test_exit_functions_of_the_program_run_in_the_program_only(method: str, tmp_
 # -- unfriendly surroundings --------------------------------------------------------------------
 
 
+@pytest.mark.scenario("descriptors 0 to 2 closed at the start", "everything works")
 def test_a_program_without_standard_streams(method: str, tmp_path: Path) -> None:
     source = """
     import sys, unirun
@@ -325,6 +327,7 @@ def test_a_program_without_standard_streams(method: str, tmp_path: Path) -> None
     assert (tmp_path / "out").read_text() == f"{[2 * n for n in range(10)]} WorkerCrashed None\n"
 
 
+@pytest.mark.scenario("RLIMIT_NOFILE 64", "an error that says what to do, after 5 s")
 def test_a_program_with_few_descriptors(method: str, tmp_path: Path) -> None:
     source = """
     import os, resource, sys, unirun
@@ -351,7 +354,10 @@ def test_a_program_with_few_descriptors(method: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first == str(sum(2 * n for n in range(200)))
-    assert second == "InitializerFailed no worker can be started: [Errno 24] Too many open files"
+    assert second == (
+        "InitializerFailed no worker can be started: [Errno 24] Too many open files; "
+        "raise the limit of open files (ulimit -n), or use fewer workers"
+    )
 
 
 def test_a_program_that_reaps_all_its_children(method: str, tmp_path: Path) -> None:
@@ -385,6 +391,7 @@ def test_a_program_that_reaps_all_its_children(method: str, tmp_path: Path) -> N
     assert (done.stdout, done.stderr) == ("fine\n", "")
 
 
+@pytest.mark.scenario("signals: start-up", "a storm of Ctrl-C while the first workers come up")
 def test_a_ctrl_c_does_not_reach_what_is_being_started(method: str, tmp_path: Path) -> None:
     source = """
     import os, signal, sys, unirun
@@ -405,6 +412,7 @@ def test_a_ctrl_c_does_not_reach_what_is_being_started(method: str, tmp_path: Pa
 # -- when workers are replaced ------------------------------------------------------------------
 
 
+@pytest.mark.scenario("max_tasks_per_child with backlog", "all are done, no worker does more")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_has_served_its_time_is_replaced(
     pool: Pool, method: str, workers: int

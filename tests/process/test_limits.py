@@ -76,6 +76,7 @@ def test_a_process_that_is_gone_has_no_descendants(family: Family) -> None:
 
 
 @pytest.mark.parametrize("how", ["terminate", "kill"])
+@pytest.mark.scenario(42, "descendants in any group and session, also without /proc")
 def test_all_of_them_are_ended(family: Family, how: str) -> None:
     getattr(Doomed(family.pid), how)()
     watch.until_gone(*family.all)

@@ -139,6 +139,7 @@ def test_a_slow_item_holds_up_nothing_before_it(
     assert list(results) == list(range(40, 100))
 
 
+@pytest.mark.scenario(39, "a time-out of the whole map: what was there is given")
 def test_a_time_out_of_the_map_leaves_what_was_there(
     pool: Pool, line: Callable[[], Line], tmp_path: Path
 ) -> None:

@@ -400,7 +400,7 @@ def test_the_programs_of_a_task_inherit_nothing_of_it(memory: int) -> None:
     print([os.get_inheritable(fd) for fd in range(200, 210) if os.path.exists(f"/dev/fd/{{fd}}")],
           file=sys.stderr)
     """
-    assert die(memory, body).remains.stderr == "[False]\n"
+    assert die(memory, body).remains.stderr == "[False, False]\n"
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,31 @@ def test_a_handler_of_the_program_is_called_at_the_end_with_a_frame() -> None:
 
 
 @pytest.mark.usefixtures("main_thread")
+def test_a_handler_of_sigterm_waits_as_well_and_none_of_two_is_lost() -> None:
+    seen: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        seen.append(number)
+        raise SystemExit
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        deferral = Deferral()
+        assert deferral.begin()
+        for number in numbers:
+            signal.raise_signal(number)
+        assert seen == []
+        with pytest.raises(SystemExit):
+            deferral.end()
+        assert sorted(seen) == sorted(numbers)
+        assert [signal.getsignal(number) for number in numbers] == [stop, stop]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("main_thread")
 @pytest.mark.parametrize("ignored", [signal.SIG_IGN, signal.SIG_DFL])
 def test_where_ctrl_c_raises_nothing_nothing_is_changed(ignored: Any) -> None:
     before = signal.signal(signal.SIGINT, ignored)

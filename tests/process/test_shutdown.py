@@ -40,6 +40,7 @@ def test_shutdown_waits_for_all_calls_and_all_workers(pool: Pool, method: str, l
         executor.submit(bodies.pid)
 
 
+@pytest.mark.scenario(50, "TimeoutError names the call; it can be stopped afterwards")
 def test_a_shutdown_that_takes_too_long_says_what_still_runs(pool: Pool, line: Lines) -> None:
     executor, ready, go = pool(1), line(), line()
     future = executor.submit(bodies.wait_for, go, ready)
@@ -53,6 +54,7 @@ def test_a_shutdown_that_takes_too_long_says_what_still_runs(pool: Pool, line: L
     assert watch.is_gone(pid)
 
 
+@pytest.mark.scenario(50, "or it kills what takes too long")
 def test_a_shutdown_may_kill_what_takes_too_long(pool: Pool, line: Lines) -> None:
     executor, ready = pool(1), line()
     running, waiting = executor.submit(bodies.sleep, ready), executor.submit(bodies.pid)
@@ -63,6 +65,7 @@ def test_a_shutdown_may_kill_what_takes_too_long(pool: Pool, line: Lines) -> Non
     assert watch.is_gone(pid)
 
 
+@pytest.mark.scenario(41, "returns at once, futures raise, nobody is left")
 def test_a_killing_shutdown_leaves_nobody(pool: Pool, method: str, line: Lines) -> None:
     executor, ready = pool(2, method, grace=0.2), line()
     bodies_ = [bodies.sleep, bodies.ignore_sigterm]
@@ -102,6 +105,7 @@ def test_a_shutdown_hurries_a_kill_that_was_patient(pool: Pool, line: Lines) -> 
     assert not killing.is_alive()
 
 
+@pytest.mark.scenario(47, "from a callback, from several threads, twice: returns")
 def test_shutdown_may_come_from_anywhere_and_more_than_once(pool: Pool, line: Lines) -> None:
     executor, ended = pool(2), threading.Event()
 
@@ -141,6 +145,7 @@ def test_a_worker_that_will_not_stop_is_ended(
     assert watch.is_gone(pid)
 
 
+@pytest.mark.scenario(48, "workers are gone at once")
 def test_an_executor_that_is_dropped_ends_its_workers(line: Lines) -> None:
     executor = unirun.Executor(2, backend="process")
     future = executor.submit(bodies.pid)
@@ -210,6 +215,7 @@ def lines_of(path: Path) -> list[str]:
     return sorted((path / "log").read_text().split())
 
 
+@pytest.mark.scenario(44, "with each start method, and the status is kept")
 def test_what_was_submitted_is_done_before_the_program_ends(method: str, tmp_path: Path) -> None:
     source = """
 executor = unirun.Executor(2, backend="process", mp_context=sys.argv[1])
@@ -245,6 +251,7 @@ raise LookupError("the program's own")
 
 
 @pytest.mark.parametrize("body", ["sleep", "hold_the_gil", "ignore_sigterm"])
+@pytest.mark.scenario("exit: hung calls", "holding the GIL, or deaf to SIGTERM: killed and named")
 def test_a_hung_call_does_not_hang_the_exit(tmp_path: Path, body: str) -> None:
     os.mkfifo(tmp_path / "line")
     source = """
@@ -258,7 +265,8 @@ sys.exit(7)
 """
     done = program(tmp_path, source, body)
     assert done.returncode == 7
-    text = f"unirun: at exit, ended calls that hung for 0.5 s: process.bodies.{body}\n"
+    text = "unirun: at exit, ended calls that hung for 0.5 s: "
+    text += f"process.bodies.{body}; cancelled 1 that waited\n"
     assert done.stderr == text
     assert watch.is_gone(int(done.stdout))
     assert not (tmp_path / "log").exists()
@@ -321,6 +329,7 @@ print(*executor.stats()["process"].pids)
     assert all(watch.is_gone(int(pid)) for pid in done.stdout.split())
 
 
+@pytest.mark.scenario("exit: os._exit and signals", "with each start method")
 def test_a_program_that_leaves_at_once_leaves_nobody(method: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "line")
     source = """
@@ -337,6 +346,7 @@ os._exit(9)
     watch.until_gone(*map(int, done.stdout.split()), timeout=5)
 
 
+@pytest.mark.scenario(46, "SIGTERM to the parent with the default handler leaves nobody")
 def test_sigterm_to_the_program_leaves_nobody(method: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "line")
     source = """
@@ -360,6 +370,7 @@ future.result()
     watch.until_gone(pid, timeout=5)
 
 
+@pytest.mark.scenario(52, "the child exits at once; the parent's call goes on")
 def test_a_child_of_a_fork_leaves_at_once_while_the_parent_works(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "line")
     source = """

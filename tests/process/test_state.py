@@ -1,25 +1,32 @@
 """The rules of `process/state.py`: every interleaving of small programs, and random long ones.
 
-No process, no pipe, no clock: `state_world` plays all of them, `state_scenarios` has the programs,
-and `state_mutations` the bugs that must not pass.
+No process, no pipe, no clock: `unirun.testing._pool_world` plays all of them, `state_scenarios` has
+the programs, and `state_mutations` the bugs that must not pass.
 """
 
 import gc
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from mutants import pool_with
 from process.state_mutations import MUTATIONS
-from process.state_scenarios import LARGER, ONE_EACH, WINDOWS, explore, is_noticed, must, sights
-from process.state_world import Broken, World, job
+from process.state_scenarios import (
+    FAULTS,
+    LARGER,
+    ONE_EACH,
+    WINDOWS,
+    explore,
+    is_noticed,
+    must,
+    sights,
+)
 
-from unirun.backends.process import state as state_module
 from unirun.backends.process.state import Hold, PoolState, Send
+from unirun.testing._pool_world import World, job
+from unirun.testing.invariants import Broken
 
 SCENARIOS = ONE_EACH | WINDOWS | LARGER
 
@@ -38,6 +45,18 @@ def no_collections() -> Iterator[None]:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_rules_hold_in_every_order_of_events(name: str) -> None:
     assert explore(SCENARIOS[name]) > 20
+
+
+@pytest.mark.scenario("every interleaving", "3 calls, 2 workers, 1 fault: every order of events")
+def test_three_calls_on_two_workers_survive_any_one_fault(
+    record_property: Callable[[str, object], None],
+) -> None:
+    counts = {fault: [explore(each) for each in both] for fault, both in FAULTS.items()}
+    least = counts["nothing"]
+    assert all(min(each) >= 100 for each in counts.values())
+    assert all(n >= few for each in counts.values() for n, few in zip(each, least, strict=True))
+    told = "; ".join(f"{fault}: {sum(each)}" for fault, each in counts.items())
+    record_property("figure", f"situations, each in every order: {told}")
 
 
 def spied(orders: list[object]) -> type[PoolState]:
@@ -75,26 +94,8 @@ def test_with_wider_windows_workers_do_have_several_calls_and_are_held() -> None
 # -- the exploration sees what it should ---------------------------------------------------------
 
 
-def mutated(old: str, new: str) -> Callable[[int], PoolState]:
-    """The machine with a bug: one place of its source, which must be there once, is changed."""
-    folder = Path(state_module.__file__).parent
-    sources = {name: (folder / f"{name}.py").read_text() for name in ("waiting", "state")}
-    assert sum(text.count(old) for text in sources.values()) == 1, "it does not fit the source"
-    module = ModuleType("")
-    for name, text in sources.items():
-        module = ModuleType(f"{state_module.__package__}.mutated_{name}")
-        module.__package__ = state_module.__package__
-        sys.modules[module.__name__] = module  # where the other one finds it
-        source = text.replace(old, new).replace("from .waiting", "from .mutated_waiting")
-        exec(compile(source, module.__name__, "exec"), module.__dict__)
-    for name in sources:
-        del sys.modules[f"{state_module.__package__}.mutated_{name}"]
-    make: Callable[[int], PoolState] = module.__dict__["PoolState"]
-    return make
-
-
 def test_a_machine_that_was_not_changed_is_found_right() -> None:
-    make = mutated("Rules it keeps", "Rules it keeps")
+    make = pool_with("Rules it keeps", "Rules it keeps")
     assert not is_noticed(ONE_EACH["retired workers are replaced"], make)
     assert not is_noticed(WINDOWS["two are killed in one worker"], make)
 
@@ -102,7 +103,7 @@ def test_a_machine_that_was_not_changed_is_found_right() -> None:
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_every_bug_put_into_the_machine_is_noticed(name: str) -> None:
     bugs = MUTATIONS[name].items()
-    assert [bug for bug, how in bugs if not is_noticed(SCENARIOS[name], mutated(*how))] == []
+    assert [bug for bug, how in bugs if not is_noticed(SCENARIOS[name], pool_with(*how))] == []
 
 
 def test_there_are_enough_bugs_to_trust_the_exploration() -> None:
@@ -223,6 +224,6 @@ class TestAnyProgram(Pool.TestCase):
 
 
 def test_what_is_found_says_which_rule_and_at_which_event() -> None:
-    make = mutated("            self._leaving.add(worker)\n", "            pass\n")
+    make = pool_with("            self._leaving.add(worker)\n", "            pass\n")
     with pytest.raises(Broken, match=r"should go was not told \(at \('answer', 0, 1, True\)\)"):
         explore(SCENARIOS["served its time with calls in hand"], make)

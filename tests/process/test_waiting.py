@@ -3,9 +3,9 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from process.state_world import Job
 
 from unirun.backends.process.waiting import Waiting
+from unirun.testing._pool_world import Job
 
 
 class Line(RuleBasedStateMachine):

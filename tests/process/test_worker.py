@@ -57,6 +57,7 @@ def test_a_forked_child_may_ask_about_the_task(pool: Pool) -> None:
     assert still_works(executor)
 
 
+@pytest.mark.scenario(55, "Process and Pool work in a task")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_task_may_use_multiprocessing(pool: Pool, method: str) -> None:
     executor = pool(1)
@@ -102,6 +103,7 @@ def test_a_task_that_closes_our_pipes_crashes_alone(pool: Pool, method: str) -> 
     assert still_works(executor)
 
 
+@pytest.mark.scenario("a task closes descriptors 0 to 2", "nothing of ours is lost")
 def test_a_task_may_close_its_standard_streams(pool: Pool, method: str) -> None:
     executor = pool(1, method)
     pid = executor.submit(bodies.pid).result(PATIENCE)
@@ -147,6 +149,7 @@ def test_arguments_that_cannot_be_unpickled_end_their_own_call(pool: Pool) -> No
     assert executor.submit(bodies.pid).result(PATIENCE) == pid
 
 
+@pytest.mark.scenario(9, "exception while the result is unpickled")
 def test_results_that_cannot_be_unpickled_end_their_own_call(pool: Pool) -> None:
     executor = pool(1)
     future = executor.submit(bodies.UnreadAtHome, os.getpid())
@@ -155,6 +158,7 @@ def test_results_that_cannot_be_unpickled_end_their_own_call(pool: Pool) -> None
     assert still_works(executor)
 
 
+@pytest.mark.scenario("unpicklable result, exception, traceback with frames", "its own call fails")
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, MemoryError])
 def test_results_that_cannot_be_pickled_end_their_own_call(
     pool: Pool, kind: type[BaseException]
@@ -222,6 +226,7 @@ def test_a_large_payload_does_not_hold_up_the_other_worker(pool: Pool, line: Lin
     assert stopped.kill(grace=0)
 
 
+@pytest.mark.scenario(32, "what no frame can hold is a clear error of its own call")
 @pytest.mark.parametrize("direction", ["call", "result"])
 def test_what_no_frame_can_hold_ends_its_own_call(
     pool: Pool, direction: str, monkeypatch: pytest.MonkeyPatch

@@ -240,7 +240,7 @@ def make_world(schedule: Schedule, workers: int = 2) -> Iterator[World]:
         patch.setattr(worker, "_leave", lambda _: None)
         patch.setattr(worker, "_print_traceback", world.report)
         patch.setattr(os, "register_at_fork", lambda **_: None)  # no process comes to an end here
-        for name in ("authkey", "inherited_settings"):
+        for name in ("authkey", "inherited_settings", "depth", "home"):
             patch.setattr(_context, name, getattr(_context, name))
         world.__init__(schedule, workers)  # type: ignore[misc]
         try:

@@ -21,6 +21,7 @@ __all__ = ["main"]
 COMMANDS = {
     "map": "run a function over inputs, in parallel; a JSON line for each",
     "info": "this installation, this machine, and the settings that hold here",
+    "dump": "what a running program is doing: calls, workers, waits, stacks",
     "explain": "where calls of a function would run, and why; runs nothing",
 }
 

@@ -11,6 +11,10 @@ in its `capabilities`, and the tests that need it are skipped; no test looks at 
 Where a backend promises something else in the open, override that test.
 
 Needs pytest; and only here, since worker processes import the functions that the tests submit.
+
+`Simulator(seed)` drives the pure machines of the process backend and of shared objects in virtual
+time, with faults; `invariants` states what must hold, in functions that any test may call.  Neither
+needs pytest.
 """
 
 TYPE_CHECKING = False
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from unirun.testing._backend import BackendTests as BackendTests
     from unirun.testing._gate import PATIENCE as PATIENCE
     from unirun.testing._gate import Gate as Gate
+    from unirun.testing._simulator import Simulator as Simulator
     from unirun.testing._suite import lacks as lacks
     from unirun.testing._suite import needs as needs
 else:
@@ -25,6 +30,7 @@ else:
         "BackendTests": "_backend",
         "Gate": "_gate",
         "PATIENCE": "_gate",
+        "Simulator": "_simulator",
         "lacks": "_suite",
         "needs": "_suite",
     }
@@ -36,11 +42,12 @@ else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        import pytest
+        if name != "Simulator":
+            import pytest
 
-        pytest.register_assert_rewrite(*(f"{__name__}._{each}" for each in _REWRITTEN.split()))
+            pytest.register_assert_rewrite(*(f"{__name__}._{each}" for each in _REWRITTEN.split()))
         value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
         return value
 
 
-__all__ = ["PATIENCE", "BackendTests", "Gate", "lacks", "needs"]
+__all__ = ["PATIENCE", "BackendTests", "Gate", "Simulator", "lacks", "needs"]

@@ -44,11 +44,13 @@ class PayloadTests(Suite):
         assert "<closure culprit>" in str(error)
 
     @lacks("sharedmem")
-    def test_an_executor_or_a_future_as_argument_gets_a_clear_error(self, common: Executor) -> None:
+    def test_an_executor_as_result_or_a_future_as_argument_is_a_clear_error(
+        self, common: Executor
+    ) -> None:
         """On the future of that call, saying what to do instead."""
         error = common.submit(subjects.same, common).exception(PATIENCE)
         assert isinstance(error, TypeError)
-        assert "an Executor cannot be pickled; inside a task use unirun.submit" in str(error)
+        assert "an Executor cannot be pickled; hand it to a call as an argument" in str(error)
         done = common.submit(subjects.square, 2)
         error = common.submit(subjects.same, [done]).exception(PATIENCE)
         assert isinstance(error, TypeError)

@@ -1,7 +1,7 @@
 """A world around the process pool's state machine: workers, calls, and books of its own.
 
 It knows for each event exactly which calls must end and how, and which workers must be told what,
-and holds every order against the rules in the docstring of `process/state.py`.
+and holds every order against the `invariants` and the rules in the docstring of `process/state.py`.
 
 How far a worker has got with what it holds is decided only when somebody sees it: when it answers,
 when it is looked at and when it is gone.  That covers every course of things in between.
@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-from unirun.backends.process.state import MAX_FAILED_STARTS, PoolState
+from unirun import _registry
+from unirun.testing import invariants
+from unirun.testing._pool_snapshot import ALL, LINES, SETS, copy_of, key_of
+from unirun.testing.invariants import MOST_FAILED_STARTS, check
 
 Event = tuple[Any, ...]
 
 
-class Broken(Exception):
-    """A rule does not hold; the text says which, and how it came to that."""
-
-
-def check(holds: bool, rule: str) -> None:
-    if not holds:
-        raise Broken(rule)
+def new_pool(size: int) -> Any:
+    """The machine of the process backend, which nobody outside it imports."""
+    return _registry.machine("process")(size)
 
 
 class Job:
@@ -68,20 +67,16 @@ class _Book:
         self.calm = True  # the world is still as it was when the machine made up its mind
 
 
-# What a machine is made of: each part is copied and compared in its own way.
-_SETS = ("_starting", "_stopping", "_fresh", "_held_up", "_slow", "_leaving")
-_LINES = ("_busy", "_dying", "_settled")
-_VALUES = ("size", "spares", "broken", "closed", "_failed_starts", "_aborted")
-_ALL = {*_SETS, *_LINES, *_VALUES, "_targets", "_idle", "_waiting", "_windows", "_next_worker"}
 _BOOKS = ("waiting", "dropped", "wanted", "began", "ended", "hands")
 
 
 class World:
     """A pool's state machine, and everything around it."""
 
-    def __init__(self, size: int, make: Callable[[int], PoolState] = PoolState) -> None:
+    def __init__(self, size: int, make: Callable[[int], Any] = new_pool) -> None:
         self.state = make(size)
         self.size = size
+        self.lent = 0
         self.spares = 0
         self.closed = self.broken = self.aborted = False
         self.jobs: dict[int, Job] = {}
@@ -96,21 +91,22 @@ class World:
         self.failed = 0
         self.moved = False  # the last event made the machine give out work
         self.fed: set[int] = set()  # workers that got some then
-        assert vars(self.state).keys() == _ALL, "the machine has parts that are not compared"
+        self.narrow = 1 << 30  # the smallest window of what they got
+        assert vars(self.state).keys() == ALL, "the machine has parts that are not compared"
 
     def clone(self) -> "World":
         new = object.__new__(World)
         books = new.__dict__ = self.__dict__.copy()
         for name in _BOOKS:
             books[name] = books[name].copy()
-        new.state = _copy_of(self.state)
+        new.state = copy_of(self.state)
         return new
 
     def key(self) -> int:
         """Equal for worlds with the same future: workers are numbered by age, the dead left out."""
         rank = {number: index for index, number in enumerate(self.hands)}
         books = (frozenset(self.dropped), frozenset(self.wanted), frozenset(self.ended))
-        state = _key_of(self.state, rank)
+        state = key_of(self.state, rank)
         return hash((state, *self.hands.values(), *self.waiting, books, self.failed))
 
     # -- what it holds --------------------------------------------------------------------------
@@ -134,7 +130,7 @@ class World:
 
     def happen(self, event: Event) -> None:
         """Let one thing happen, and hold what is ordered against the rules."""
-        self.moved, self.fed = False, set()
+        self.moved, self.fed, self.narrow = False, set(), 1 << 30
         getattr(self, event[0])(*event[1:])
 
     # -- what may happen to calls ---------------------------------------------------------------
@@ -144,14 +140,14 @@ class World:
         self.jobs = self.jobs | {each.number: each for each in calls}
         self.waiting |= dict.fromkeys(calls)
         self.moved = not refused
-        twin = _copy_of(self.state)
+        twin = copy_of(self.state)
         given = twin.give(calls[0]) if len(calls) == 1 else None
         orders = self.state.submit(calls)
         if given is not None:
             got = [(each.worker, getattr(each, "calls", None)) for each in orders]
             check(got == [(given, [*calls])], "gave otherwise")
             ranks = {number: number for number in self.hands}
-            check(_key_of(twin, ranks) == _key_of(self.state, ranks), "give leads elsewhere")
+            check(key_of(twin, ranks) == key_of(self.state, ranks), "give leads elsewhere")
         self._obey(orders, dict.fromkeys(calls, "refused") if refused else {})
 
     def drop(self, number: int) -> None:
@@ -167,7 +163,8 @@ class World:
     def kill(self, number: int) -> None:
         each = self.jobs.get(number) or job(number)
         ends = {each: "cancelled"} if each in self.waiting else {}
-        kills, holds = set(), set()
+        kills: set[int] = set()
+        holds: set[int] = set()
         for worker, hand in self.hands.items():
             if each in hand.calls:
                 self.wanted.add(each)
@@ -194,7 +191,7 @@ class World:
         late = tuple(each for each in done if hand.told == "die" and each in self.wanted)
         stops = set()
         if not hand.told:
-            self.failed = min(self.failed, MAX_FAILED_STARTS - 1) if hand.proved else 0
+            self.failed = min(self.failed, MOST_FAILED_STARTS - 1) if hand.proved else 0
             self.moved = True
             last = last or hand.leaving
             stops = {worker} if last and not rest and not hand.held else set()
@@ -204,20 +201,20 @@ class World:
         orders = self.state.worker_answered(worker, count, last=last)
         self._obey(orders, ends, stops=stops, by=worker)
 
-    def look(self, worker: int, begun: bool) -> None:
-        """It was held, and its answers were read."""
+    def look(self, worker: int, begun: bool, left: bool = False) -> None:
+        """It was held, and its answers were read; `left`: none had begun, and the first is left."""
         hand = self.hands[worker]
-        first = hand.calls[0] if begun else None
-        rest = hand.calls[begun:]
-        if first is not None and not hand.sure:
-            self._begin([first])
+        first = hand.calls[0] if begun or left else None
+        rest = hand.calls[begun or left :]
+        if begun and not hand.sure:
+            self._begin(hand.calls[:1])
         ends = {each: "killed" for each in rest if each in self.wanted}
         self._take_back(each for each in rest if each not in ends)
-        self._hand(worker, calls=hand.calls[:begun], sure=begun)
+        self._hand(worker, calls=hand.calls[: begun or left], sure=begun)
         dies = first in self.wanted
-        stays = begun or (self.broken and self.waiting)
+        stays = first is not None or (self.broken and self.waiting)
         stops = {worker} if hand.leaving and not stays else set()
-        told = {"kills" if dies else "resumes": {worker}}
+        told: dict[str, Any] = {"kills" if dies else "resumes": {worker}}
         self._obey(self.state.looked(worker, first), ends, stops=stops, **told)
         lost = not dies and any(self.ended.get(each) == "refused" for each in rest)
         check(not lost, "9: a look at a worker lost what it held")
@@ -228,11 +225,16 @@ class World:
         ripe = len(hand.calls) > 1 and not hand.held and not hand.told and others
         self._obey(self.state.stuck(worker), holds={worker} if ripe else set())
 
-    def gone(self, worker: int, begun: bool = False) -> None:
+    def zygote(self) -> None:
+        """With it goes whoever comes up; together they are one failed start."""
+        for index, worker in enumerate(self.starting()):
+            self.gone(worker, excused=index > 0)
+
+    def gone(self, worker: int, begun: bool = False, excused: bool = False) -> None:
         """It is dead, and its last words were read."""
         hand = self.hands.pop(worker)
         if not hand.told:
-            self.failed = 0 if begun else self.failed + (not hand.proved)
+            self.failed = 0 if begun else self.failed + (not hand.proved and not excused)
         ends = dict.fromkeys(hand.settled, "killed")
         for each in hand.calls:
             if each in self.wanted:
@@ -246,7 +248,21 @@ class World:
         self._take_back(each for each in hand.calls if each not in ends)
         self.moved = True
         first = hand.calls[0] if begun else None
-        self._obey(self.state.worker_gone(worker, first), ends, by=worker)
+        before = self.ended.copy() if hand.calls else self.ended
+        self._obey(self.state.worker_gone(worker, first, excused=excused), ends, by=worker)
+        ended = [each for each in hand.calls if each not in before and each in self.ended]
+        invariants.one_victim(
+            f"worker {worker}", first, [each for each in ended if self.ended[each] == "crashed"]
+        )
+
+    def echo(self, worker: int, begun: int | None = None) -> None:
+        """What has been told of a worker that is gone is told once more: nothing comes of it."""
+        for told in ("worker_ready", "worker_answered", "stuck", "retire", "hurry"):
+            check(not getattr(self.state, told)(worker), f"{told} of a worker that is gone")
+        call = self.jobs.get(begun) if begun is not None else None
+        check(not self.state.looked(worker, call), "a look at a worker that is gone")
+        self.moved = True
+        self._obey(self.state.worker_gone(worker, call))
 
     def retire(self, worker: int) -> None:
         stops = {worker} & set(self.idle())
@@ -261,9 +277,16 @@ class World:
     def kill_all(self) -> None:
         self._obey(self.state.kill_all(), kills=set(self.kept()))
 
-    def resize(self, size: int) -> None:
-        self.size, self.moved = size, True
-        self._obey(self.state.resize(size))
+    def resize(self, size: int, lent: int = 0) -> None:
+        self.size, self.lent, self.moved = size, lent, True
+        self._obey(self.state.resize(size, lent))
+
+    def prefer(self, number: int) -> None:
+        """Before all others that wait, of its priority."""
+        self.moved = True
+        if (each := self.jobs.get(number) or job(number)) in self.waiting:
+            self.waiting = {each: None} | self.waiting
+        self._obey(self.state.prefer(each))
 
     def keep_spare(self, spares: int) -> None:
         self.spares, self.moved = 0 if self.closed else spares, True
@@ -287,7 +310,7 @@ class World:
 
     def _begin(self, calls: Iterable[Job]) -> None:
         for each in calls:
-            check(each not in self.began, f"1: {each} began twice")
+            invariants.starts(each, 1 + (each in self.began))
             self.began.add(each)
 
     def _take_back(self, calls: Iterable[Job]) -> None:
@@ -308,9 +331,9 @@ class World:
         while book.todo:
             order = book.todo.popleft()
             getattr(self, f"_{type(order).__name__.lower()}")(order, book)
-        if self.failed >= MAX_FAILED_STARTS and not self.kept():
+        if self.failed >= MOST_FAILED_STARTS and not self.kept():
             self.broken = True  # rule 7
-        if self.broken:
+        if self.broken or self._is_stranded():
             refused = [each for each, how in book.done.items() if how == "refused"]
             book.ends |= dict.fromkeys([*self.waiting, *refused], "refused")
         check(book.done == book.ends, f"1/5: ended {book.done}, should have {book.ends}")
@@ -319,6 +342,11 @@ class World:
             check(done == wanted, f"3/9: {what} {done}, should be {wanted}")
         check(book.stopped >= book.stops, "a worker that should go was not told")
 
+    def _is_stranded(self) -> bool:
+        """Nobody comes any more, and all there are wait for calls of their own."""
+        kept = len(self.kept())
+        return self.failed >= MOST_FAILED_STARTS and len(self.busy()) == kept <= self.lent
+
     def _start(self, order: Any, book: "_Book") -> None:
         check(order.worker >= self.made, "a worker's number was used twice")
         kept, busy = len(self.kept()), len(self.busy())
@@ -326,7 +354,7 @@ class World:
         wanted = min(len(self.waiting), self.size - busy)
         wanted += self.spares if self.waiting or busy else 0
         check(not book.calm or kept - busy < wanted, "a worker was started for nothing")
-        check(self.failed < MAX_FAILED_STARTS, "7: started again after too many failures")
+        invariants.restarts(self.failed)
         check(not self.broken, "7: started a worker of a broken pool")
         self.made = order.worker + 1
         self.hands[order.worker] = Hand()
@@ -349,8 +377,10 @@ class World:
         heard = tuple([each for each in calls if each not in self.dropped])
         self._hand(order.worker, calls=hand.calls + heard)
         self.fed.add(order.worker)
-        check(len(self.busy()) <= self.size or bool(hand.calls), "4: more run than there are slots")
-        for each in self.dropped.intersection(calls):
+        self.narrow = min(self.narrow, *map(self.window, calls))
+        if not hand.calls:  # a pool that shrinks disturbs nobody who runs
+            invariants.slots(len(self.busy()), self.size)
+        for each in [each for each in calls if each in self.dropped]:
             book.calm = False
             book.ends[each] = "cancelled"
             book.todo += self.state.unsent(order.worker, each)
@@ -394,7 +424,11 @@ class World:
         named = order.worker == book.by or order.how in ("cancelled", "refused")
         check(named, f"{order.worker} was named, and not {book.by}")
         for each in order.calls:
-            check(each not in self.ended, "1: a call ended twice")
+            invariants.ends_once(each, self.ended)
+            if order.how == "killed":
+                hands = self.hands.values()
+                lives = any(each in hand.calls or each in hand.settled for hand in hands)
+                invariants.dead_then_resolved(each, lives and each in self.began)
             self.ended[each] = book.done[each] = order.how
             self.waiting.pop(each, None)
             self.dropped.discard(each)
@@ -407,13 +441,15 @@ class World:
         kept = len(idle) + len(starting) + len(busy)
         check(kept <= self.size + self.spares or not idle, "4: more workers than slots")
         if self.waiting:
-            check(not idle or len(busy) >= self.size, "6: work waits, and so does a worker")
             check(kept > 0 and not self.broken, "7: work waits and nobody will ever come")
+            check(not self._is_stranded(), "7: work waits, and who could do it waits for it")
             if self.moved:
                 self._check_windows_are_used()
         elif self.closed:
             check(not idle and not starting, "a worker outlives the pool")
-        hopeless = self.failed >= MAX_FAILED_STARTS or self.broken
+        hopeless = self.failed >= MOST_FAILED_STARTS or self.broken
+        coming_up = len(self.waiting) if hopeless else len(starting)
+        invariants.progress(len(self.waiting), self.size - len(busy), len(idle), coming_up)
         wanted = min(len(self.waiting), self.size - len(busy))
         if (self.waiting or busy) and self.moved:
             wanted += self.spares
@@ -425,6 +461,7 @@ class World:
 
     def _check_windows_are_used(self) -> None:
         window = self.window(max(self.waiting, key=lambda other: other.priority))
+        window = min(window, self.narrow)  # who had no room for what went first was passed over
         for number, hand in self.hands.items():
             shut = hand.told or hand.held or hand.slow or hand.leaving or number in self.fed
             if hand.calls and not shut:
@@ -455,34 +492,5 @@ class World:
         all_here = len(state.alive) >= self.size + self.spares
         taken = not free or (bool(busy) and not idle and all_here)
         check(state.saturated == taken, "saturated")
-        for name in (*_SETS, *_LINES, "_targets"):
+        for name in (*SETS, *LINES, "_targets"):
             check(hands.keys() >= set(getattr(state, name)), f"{name} remembers the dead")
-
-
-def _copy_of(state: PoolState) -> PoolState:
-    new = object.__new__(type(state))
-    parts = new.__dict__ = state.__dict__.copy()
-    for name in (*_SETS, "_idle", "_windows"):
-        parts[name] = parts[name].copy()
-    for name in (*_LINES, "_targets"):
-        parts[name] = {worker: each.copy() for worker, each in parts[name].items()}
-    waiting = state._waiting
-    parts["_waiting"] = line = object.__new__(type(waiting))
-    line.__dict__.update(waiting.__dict__)
-    line._lines = {priority: each.copy() for priority, each in waiting._lines.items()}
-    line._priorities = waiting._priorities.copy()
-    return new
-
-
-def _key_of(state: PoolState, names: dict[int, int]) -> tuple[Any, ...]:
-    """Equal for machines that will do the same; workers are called as `names` says."""
-    s, name = state.__dict__, names.get
-    return (
-        *[frozenset(map(name, s[each])) for each in _SETS],
-        *[tuple([(name(n), *calls) for n, calls in s[each].items()]) for each in _LINES],
-        frozenset([(name(n), *sorted(map(id, each))) for n, each in s["_targets"].items()]),
-        tuple(map(name, s["_idle"])),
-        tuple(s["_waiting"]),
-        frozenset(s["_windows"].items()),
-        *[s[each] for each in _VALUES],
-    )

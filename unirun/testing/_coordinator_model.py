@@ -1,4 +1,4 @@
-"""Locks and their kin as one would explain them, to compare the coordinator with.
+"""Shared objects as one would explain them, to compare the coordinator with.
 
 Everybody who waits stands in a line, and after everything that happens all lines are looked at
 until nothing moves any more.  Nothing here is fast, and nothing is remembered that could be found.
@@ -24,6 +24,7 @@ class Wait:
     raises: bool = False
     returns: bool = False  # to a lock, from a wait on a condition
     condition: str | None = None
+    item: bytes | None = None  # of a put
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Thing:
     """An object; what of this it needs depends on its kind."""
 
     kind: str
-    number: int = 0  # of permits or parties
+    number: int = 0  # of permits, parties or places
     lock: str = ""  # of a condition
     owner: str | None = None
     depth: int = 0
@@ -41,6 +42,7 @@ class Thing:
     permits: dict[str, int] = field(default_factory=dict)
     flag: bool = False  # an event is set, a barrier is broken
     needed: dict[str, int] = field(default_factory=dict)
+    items: list[tuple[int, bytes]] = field(default_factory=list)  # numbered as they came in
 
     @property
     def is_lock(self) -> bool:
@@ -54,6 +56,7 @@ class Model:
         self.things = things
         self.waits: list[Wait] = []
         self.unread: dict[str, Wait] = {}  # the acquire whose answer has not shown its being read
+        self.handed: dict[tuple[str, int], tuple[str, tuple[int, bytes]]] = {}  # by its get
         self.to_notify: list[str] = []
         self.seq = 0
         self.replies: Replies = []
@@ -74,13 +77,18 @@ class Model:
         wait_read = self.unread.get(session)
         if wait_read is not None and wait_read.id == request:
             self._undo(self.unread.pop(session))
+        self._put_back([(session, request)])
         return self._look()
+
+    def acknowledge(self, session: str, request: int) -> None:
+        self.handed.pop((session, request), None)
 
     def die(self, session: str) -> Replies:
         for wait in [each for each in self.waits if each.session == session]:
             self._leave(wait)
             if self.things[wait.place].kind == "Barrier":
                 self._break(wait.place)
+        self._put_back([get for get in self.handed if get[0] == session])
         unread = self.unread.pop(session, None)
         if unread is not None and unread.condition and unread.value:
             self.to_notify.append(unread.condition)
@@ -110,6 +118,7 @@ class Model:
             self.waits.remove(wait)
             self._reply(wait, "lost")
         self.unread = {who: wait for who, wait in self.unread.items() if wait.place != name}
+        self.handed = {get: what for get, what in self.handed.items() if what[0] != name}
         del self.things[name]
         return self._look()
 
@@ -228,6 +237,13 @@ class Model:
         barrier.needed[wait.session] = max(0, barrier.needed.get(wait.session, 0) - 1)
         self._reply(wait, "ok")
 
+    def _queue_put(self, _: Thing, wait: Wait, item: bytes) -> None:
+        wait.item = item
+        self._stand(wait)
+
+    def _queue_get(self, _: Thing, wait: Wait) -> None:
+        self._stand(wait)
+
     # -- lines ------------------------------------------------------------------------------------
 
     def _reply(self, wait: Wait, status: str, value: Any = None) -> None:
@@ -277,9 +293,36 @@ class Model:
             for index, each in enumerate(line if goes else []):
                 self.waits.remove(each)
                 self._reply(each, "ok", index)
+        elif thing.kind == "Queue":
+            goes = self._serve_queue(thing, wait, line)
         else:
             goes = False
         return goes
+
+    def _serve_queue(self, queue: Thing, wait: Wait, line: list[Wait]) -> bool:
+        puts = wait.item is not None
+        first = next(each for each in line if (each.item is not None) == puts)
+        room = not 0 < queue.number <= len(queue.items) if puts else bool(queue.items)
+        if wait is not first or not room:
+            return False
+        self.waits.remove(wait)
+        if wait.item is not None:
+            self.seq += 1
+            queue.items.append((self.seq, wait.item))
+            self._reply(wait, "ok")
+        else:
+            taken = queue.items.pop(0)
+            self.handed[wait.session, wait.id] = wait.place, taken
+            self._reply(wait, "item", taken[1])
+        return True
+
+    def _put_back(self, gets: list[tuple[str, int]]) -> None:
+        """What these got and nobody knows to have arrived."""
+        for get in gets:
+            name, taken = self.handed.pop(get, ("", (0, b"")))
+            if name:
+                self.things[name].items.append(taken)
+                self.things[name].items.sort()
 
     def _own(self, lock: Thing, wait: Wait) -> None:
         given_up = wait.depth if wait.returns else 0
