@@ -58,7 +58,7 @@ test-wheel: wheel ## against the installed wheel: its core, and what `make test`
 
 reliability: ## the tests of all scenarios, which write the table of docs/reliability.md
 	@.ci/venv .venv dev
-	$(PY) -P -m pytest -m scenario --reliability docs/reliability.md $(ARGS)
+	$(PY) -P -m pytest -m scenario --reliability=docs/reliability.md tests $(ARGS)
 
 # 100,000 seeds take some minutes; ARGS="--seconds 600" goes on for that long, ARGS="--seed 7" shows one.
 simulate: ## the state machines in virtual time, under faults of every kind

@@ -1,4 +1,4 @@
-"""Makes the table of docs/reliability.md from a test run: `pytest --reliability FILE`.
+"""Makes the table of docs/reliability.md from a test run: `pytest --reliability=FILE tests`.
 
 A test says by `@pytest.mark.scenario(number or name, claim)` what it proves, and by
 `record_property("figure", text)` what it measured.  A row passes when each of its tests does.
@@ -132,7 +132,7 @@ class Table:
         text = self.path.read_text()
         before, _, rest = text.partition(BEGIN)
         _, _, after = rest.partition(END)
-        middle = "\n".join(self.lines())
+        middle = "\n".join(self.lines()).strip()
         self.path.write_text(f"{before}{BEGIN}\n\n{middle}\n\n{END}{after}")
 
     def lines(self) -> Iterator[str]:
@@ -143,10 +143,12 @@ class Table:
             for number, name in scenarios.items():
                 yield row_of(str(number), name, left.pop(str(number), Row()), without.get(number))
             yield ""
-        if left:
-            yield from self.heading("Beside them")
-            for name, row in sorted(left.items()):
-                yield row_of("", f"{name}: {'; '.join(row.claims)}", row, None)
+        yield from self.heading("Beside them")
+        for name, row in sorted(left.items()):
+            yield row_of("", f"{name}: {'; '.join(row.claims)}", row, None)
+        for named, reason in without.items():
+            if isinstance(named, str):
+                yield row_of("", named, Row(), reason)
 
     def heading(self, section: str) -> Iterator[str]:
         yield f"### {section}\n"
@@ -167,9 +169,9 @@ def row_of(number: str, name: str, row: Row, reason: str | None) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def not_applicable() -> dict[int, str]:
+def not_applicable() -> dict[int | str, str]:
     """The dictionaries of that name in the test files: number -> why."""
-    found: dict[int, str] = {}
+    found: dict[int | str, str] = {}
     for path in Path(__file__).parent.rglob("test_*.py"):
         if "NOT_APPLICABLE" not in (text := path.read_text()):
             continue

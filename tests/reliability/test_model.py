@@ -69,7 +69,7 @@ class Model:
         if call in self.waiting:
             self.waiting.remove(call)
             self.ended[call] = "cancelled"
-        return self.ended.get(call) == "cancelled"
+        return self.ended.get(call) in ("cancelled", "killed")  # as `cancelled()`
 
     def begins(self, call: int) -> None:
         self.starts[call] += 1
