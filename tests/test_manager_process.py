@@ -36,9 +36,10 @@ def directory_of(manager: Any) -> Path:
     return Path(manager.address).parent
 
 
-def is_gone(process: psutil.Process) -> bool:
+def is_gone(process: psutil.Process | int) -> bool:
     """Also as a zombie: those have no descriptor, no memory and no effect any more."""
     with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(process) if isinstance(process, int) else process
         return process.status() == psutil.STATUS_ZOMBIE
     return True
 
@@ -259,7 +260,7 @@ print(q._home.pid, flush=True)
         text=True,
     ) as owner:
         assert owner.stdout is not None
-        manager = psutil.Process(int(owner.stdout.readline()))
+        manager = int(owner.stdout.readline())  # which may be gone by now
         try:
             owner.wait(PATIENCE)
             wait_until(lambda: is_gone(manager))

@@ -16,6 +16,7 @@ import errno
 import os
 import sys
 import time
+from _thread import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,6 +116,9 @@ class Robust:
 
 
 _found: list[Robust | None] = []
+# Held while `_found` is made, and by every fork: a child that inherited the import of ctypes half
+# done, by a thread it has not, would wait for its end for ever.
+_making = RLock()
 
 
 def find() -> Robust | None:
@@ -125,7 +129,9 @@ def find() -> Robust | None:
     if "cells" in os.environ.get("UNIRUN_WITHOUT", "").replace(",", " ").split():
         return None
     if not _found:
-        _found.append(_make())
+        with _making:
+            if not _found:
+                _found.append(_make())
     return _found[0]
 
 
@@ -156,4 +162,10 @@ def _works(robust: Robust) -> bool:
         and again in (errno.EBUSY, errno.EDEADLK)
         and itself == errno.EDEADLK
         and not any(memory[address - start + 56 : address - start + MUTEX_SIZE])
+    )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release
     )
