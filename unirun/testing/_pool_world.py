@@ -217,7 +217,8 @@ class World:
         told: dict[str, Any] = {"kills" if dies else "resumes": {worker}}
         self._obey(self.state.looked(worker, first), ends, stops=stops, **told)
         lost = not dies and any(self.ended.get(each) == "refused" for each in rest)
-        check(not lost, "9: a look at a worker lost what it held")
+        # If all who are left wait, it is refused as what waited before: rule 7.
+        check(not lost or self._is_stranded(), "9: a look at a worker lost what it held")
 
     def stuck(self, worker: int) -> None:
         hand = self.hands[worker]

@@ -28,11 +28,6 @@ def hold(gate: tuple[str, int], value: Any = None) -> Any:
     return value
 
 
-def hold_and_raise(gate: tuple[str, int], error: BaseException) -> None:
-    wait_at(gate)
-    raise error
-
-
 def wait_at(gate: tuple[str, int]) -> None:
     import socket
 
