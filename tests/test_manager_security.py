@@ -9,14 +9,15 @@ import pickle
 import secrets
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import doors
 import psutil
 import pytest
 from parties import PATIENCE, ProcessParty, ThreadParty, process_parties, wait_until
-from places import FAMILIES, PLACES, AnyManager, manager_in, process_of
+from places import AnyManager, manager_in, process_of
 from strangers import (
     ask,
     befriend,
@@ -36,37 +37,8 @@ from unirun._errors import ManagerLost
 from unirun._manager import Manager
 from unirun.sync import make_shared
 
-
-@pytest.fixture(params=PLACES, ids="-".join)
-def manager(request: pytest.FixtureRequest) -> Iterator[AnyManager]:
-    manager = manager_in(*request.param)
-    yield manager
-    manager.close()
-
-
-@pytest.fixture(params=FAMILIES)
-def thread_manager(request: pytest.FixtureRequest) -> Iterator[Manager]:
-    """One whose patience a test can shorten."""
-    manager = Manager(family=request.param)
-    yield manager
-    manager.close()
-
-
-@pytest.fixture
-def make(manager: AnyManager) -> Callable[..., Any]:
-    return lambda kind, *args, **kwargs: make_shared(manager, kind, *args, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def party() -> Iterator[ProcessParty]:
-    """Whoever has good intentions; for all tests, since it dies in none."""
-    with process_parties(1) as [party]:
-        yield party
-
-
-@pytest.fixture(autouse=True)
-def up_before(party: ProcessParty) -> None:
-    """Not taken for what a test leaves behind."""
+manager, thread_manager, make = doors.manager, doors.thread_manager, doors.make
+party, up_before = doors.party, doors.up_before
 
 
 # -- strangers ------------------------------------------------------------------------------------

@@ -6,42 +6,17 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import timers
 from parties import PATIENCE
+from timers import LATER, put
 
 import unirun
 from unirun import Executor, ExecutorShutdown, NotKillable, TaskKilled, UnsupportedByBackend
 
-LATER = 3600.0  # seconds that no test waits for
-
-
-@pytest.fixture(params=["inline", "thread", "process", "by kind"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    backend = None if request.param == "by kind" else request.param
-    with Executor(2, backend=backend) as executor:
-        yield executor
-
-
-@pytest.fixture
-def reported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What `threading.excepthook` is told."""
-    told: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", told.append)
-    return told
-
-
-@pytest.fixture
-def threads() -> Iterator[Executor]:
-    with Executor(2, backend="thread") as executor:
-        yield executor
-
-
-def put(queue: Any, *args: Any, **kwargs: Any) -> int:
-    queue.put((args, kwargs))
-    return os.getpid()
+executor, reported, threads = timers.executor, timers.reported, timers.threads
 
 
 def hang(begun: Any) -> None:
