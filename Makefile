@@ -7,7 +7,7 @@
 export PYTHON
 ARGS ?=
 # Test files run in so many processes at a time; JOBS=0: one after the other, in this one.
-JOBS ?= 2
+JOBS ?= 3
 PY := .venv/bin/python
 # Beside the whole suite on .venv, these run on every other Python that is found.
 EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_first_use.py tests/test_conformance*.py)

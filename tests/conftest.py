@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import again
 import psutil
 import pytest
 import reliability_table
@@ -60,8 +61,10 @@ def pytest_report_header() -> str:
     return f"unirun: {Path(unirun.__file__).parent}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Try only once what no cell has a part in."""
+    """Try only once what no cell has a part in, and by default each claim in one place only."""
+    again.mark(items)
     reliability_table.tell_scenarios(items)
     kept, spare = [], []
     for item in items:
