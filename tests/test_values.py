@@ -126,7 +126,8 @@ def test_a_dict_does_what_a_dict_does(
     in_order_of_time(mapping, "Dict", start, program)
 
 
-# All of them can be compared, and some are equal, which shows whether a sort is stable.
+# All of them can be compared, and some are equal, which shows whether a sort is stable.  (What is
+# left of a list whose sort fails, nobody promises.)
 ITEMS = st.sampled_from([0, 1, True, 1.0, 2, 3.5, Number.ONE, -1, False])
 SLICES = st.builds(
     slice,
@@ -154,7 +155,7 @@ LIST_OPERATIONS = st.one_of(
     st.tuples(st.just("index"), st.tuples(ITEMS, st.integers(-3, 3))),
     st.tuples(st.just("index"), st.tuples(ITEMS, st.integers(-3, 3), st.integers(-3, 3))),
     st.tuples(st.sampled_from(["extend", "iadd", "add", "eq", "ne", "lt", "ge"]), st.tuples(LISTS)),
-    st.tuples(st.sampled_from(["extend", "iadd"]), st.tuples(st.sampled_from([5, "ab", (1, 2)]))),
+    st.tuples(st.sampled_from(["extend", "iadd"]), st.tuples(st.sampled_from([5, b"ab", (1, 2)]))),
     st.tuples(
         st.sampled_from(
             [
