@@ -9,7 +9,7 @@ Rules it keeps, whatever the order of events:
 
 1. A call ends exactly once: answered, cancelled, killed, crashed or refused.
 2. A worker runs the calls it holds one after the other, in the order they were sent.  It holds
-   one, unless all of them are of kinds known to be short: then up to their window.
+   one, unless all of them are of kinds known to be short: then up to the smallest of their windows.
 3. A worker that was told to die gets nothing more.  Once a kill was ordered for the call it runs,
    that call ends as killed, whatever the worker still says, and only when it is gone (dead, then
    resolved).
@@ -73,6 +73,7 @@ class PoolState:
         self._held_up: set[Worker] = set()  # busy, and kept from beginning another call
         self._slow: set[Worker] = set()  # busy, and since a look still at the call it had begun
         self._leaving: set[Worker] = set()  # busy, and to be replaced as soon as they are not
+        self._mixed: set[Worker] = set()  # busy; what they hold may be of several kinds
         self._targets: dict[Worker, set[Call]] = {}  # the calls to be killed there
         self._stopping: set[Worker] = set()  # told to stop, not yet gone
         self._dying: dict[Worker, deque[Call]] = {}  # told to die, not yet gone; what they held
@@ -194,8 +195,7 @@ class PoolState:
 
     def kill(self, call: Call) -> list[Order]:
         """A waiting call is cancelled; a running one ends when its worker is gone (rule 3)."""
-        worker = self.holder(call)
-        if worker is None:
+        if (worker := self.holder(call)) is None:
             return self.cancel(call)
         self._targets.setdefault(worker, set()).add(call)
         if worker in self._held_up or worker in self._dying:
@@ -358,6 +358,7 @@ class PoolState:
         if self._busy[worker] or worker in self._held_up:
             return []
         del self._busy[worker]
+        self._mixed.discard(worker)
         if worker in self._leaving:
             return self._dismiss(worker)
         self._idle.append(worker)
@@ -377,7 +378,7 @@ class PoolState:
         return [Kill(worker)]
 
     def _forget_habits(self, worker: Worker) -> None:
-        for workers in (self._fresh, self._held_up, self._slow, self._leaving):
+        for workers in (self._fresh, self._held_up, self._slow, self._leaving, self._mixed):
             workers.discard(worker)
 
     def _last_words(self, worker: Worker, count: int) -> list[Order]:
@@ -462,7 +463,7 @@ class PoolState:
         while self._idle and self._waiting and len(self._busy) < self.size:
             worker = self._idle.pop()
             self._busy[worker] = deque()
-            self._fill(worker, orders)
+            self._fill(worker, orders, len(self._waiting))
         if not self._windows:
             return
         for worker, held in self._busy.items():
@@ -470,18 +471,20 @@ class PoolState:
                 return
             if worker in self._held_up or worker in self._slow or worker in self._leaving:
                 continue
-            if 2 * len(held) <= self._room(held):
-                self._fill(worker, orders)
+            if 2 * len(held) <= (room := self._room(worker, held)):
+                self._fill(worker, orders, room)
 
-    def _room(self, held: deque[Call]) -> int:
-        """How many calls a worker may hold altogether, judged by the first and the last it has."""
+    def _room(self, worker: Worker, held: deque[Call]) -> int:
+        """How many calls it may hold altogether; not looked at one by one without need."""
         windows = self._windows
-        return min(windows.get(held[0].kind, 1), windows.get(held[-1].kind, 1))
+        room = min(windows.get(held[0].kind, 1), windows.get(held[-1].kind, 1))
+        if worker in self._mixed and 2 * len(held) <= room:
+            room = min(windows.get(kind, 1) for kind in {call.kind for call in held})
+        return room
 
-    def _fill(self, worker: Worker, orders: list[Order]) -> None:
+    def _fill(self, worker: Worker, orders: list[Order], room: int) -> None:
         """Send it its share of what waits, as far as the window of each call allows."""
         held, waiting = self._busy[worker], self._waiting
-        room = self._room(held) if held else 1 << 30
         share = max(1, -(-len(waiting) // self.size))
         batch: list[Call] = []
         while waiting and len(batch) < share:
@@ -489,6 +492,8 @@ class PoolState:
             if len(held) >= room:
                 break
             calls = waiting.take_alike(min(share - len(batch), room - len(held)))
+            if held and held[-1].kind != calls[0].kind:
+                self._mixed.add(worker)
             held.extend(calls)
             batch += calls
         if batch:

@@ -331,14 +331,17 @@ MUTATIONS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
     "a longer call in the middle": {
-        "nobody's hands are filled up": ("if 2 * len(held) <= self._room(held):", "if False:"),
+        "nobody's hands are filled up": (
+            "if 2 * len(held) <= (room := self._room(worker, held)):",
+            "if False:",
+        ),
         "only the last call counts": (
-            "return min(windows.get(held[0].kind, 1), windows.get(held[-1].kind, 1))",
-            "return windows.get(held[-1].kind, 1)",
+            "room = min(windows.get(held[0].kind, 1), windows.get(held[-1].kind, 1))\n        if",
+            "return windows.get(held[-1].kind, 1)\n        if",
         ),
         "only the first call counts": (
-            "return min(windows.get(held[0].kind, 1), windows.get(held[-1].kind, 1))",
-            "return windows.get(held[0].kind, 1)",
+            "room = min(windows.get(held[0].kind, 1), windows.get(held[-1].kind, 1))\n        if",
+            "return windows.get(held[0].kind, 1)\n        if",
         ),
         "only the call itself counts": (
             "room = min(room, self._windows.get(waiting.first().kind, 1))",
@@ -347,6 +350,16 @@ MUTATIONS: dict[str, dict[str, tuple[str, str]]] = {
         "calls of two kinds are alike": (
             "takewhile(lambda call: call.kind == kind, islice(line, most))",
             "islice(line, most)",
+        ),
+    },
+    "a longer call between two batches": {
+        "only the first call and the last count": (
+            "if worker in self._mixed and 2 * len(held) <= room:",
+            "if False:",
+        ),
+        "what is held always passes for calls of one kind": (
+            "                self._mixed.add(worker)\n",
+            "                ...\n",
         ),
     },
     "aborted, two slots": {

@@ -310,6 +310,13 @@ WINDOWS = {
         deaths=0,
         windows=((SHORT, 6), (OTHER, 3)),
     ),
+    "a longer call between two batches": Scenario(
+        2,
+        ((*together(1), *together(2, kind=OTHER), *together(3, 4, 5, 6), ("drop", 3), *CLOSE),),
+        deaths=0,
+        brisk=True,
+        windows=((SHORT, 6), (OTHER, 3)),
+    ),
     "a window for calls that never share": Scenario(
         1,
         (

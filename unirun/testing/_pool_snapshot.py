@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 # What a machine is made of: each part is copied and compared in its own way.
-SETS = ("_starting", "_stopping", "_fresh", "_held_up", "_slow", "_leaving")
+SETS = ("_starting", "_stopping", "_fresh", "_held_up", "_slow", "_leaving", "_mixed")
 LINES = ("_busy", "_dying", "_settled")
 VALUES = ("size", "spares", "broken", "closed", "_lent", "_failed_starts", "_aborted")
 ALL = {*SETS, *LINES, *VALUES, "_targets", "_idle", "_waiting", "_windows", "_next_worker"}

@@ -389,7 +389,7 @@ class World:
     def _check_window(self, held: tuple[Job, ...], calls: list[Job]) -> None:
         check(len(calls) <= max(1, -(-len(self.waiting) // self.size)), "2: more than its share")
         if together := len(held) + len(calls) - 1:
-            window = min(self.window(each) for each in (*held[:1], *held[-1:], *calls))
+            window = min(self.window(each) for each in (*held, *calls))
             check(together < window, f"2: {held} and {calls} in one worker")
 
     def _stop(self, order: Any, book: "_Book") -> None:
@@ -466,7 +466,7 @@ class World:
         for number, hand in self.hands.items():
             shut = hand.told or hand.held or hand.slow or hand.leaving or number in self.fed
             if hand.calls and not shut:
-                room = min(self.window(hand.calls[0]), self.window(hand.calls[-1]))
+                room = min(map(self.window, hand.calls))
                 short = 2 * len(hand.calls) <= room and len(hand.calls) < window
                 check(not short, "2: work waits, and a worker runs short of it")
 
