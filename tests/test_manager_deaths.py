@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Listener
@@ -18,7 +19,7 @@ import pytest
 from parties import PATIENCE, ProcessParty, ThreadParty, process_parties, tell, wait_until
 from places import FAMILIES, LOST, WAITS, Waiters, wait_for, wait_for_all, waiting_objects
 
-from unirun import Executor, _leftovers
+from unirun import Executor, _celled, _leftovers
 from unirun._errors import ManagerLost
 from unirun._manager import Manager
 from unirun._manager_process import ManagerProcess
@@ -214,12 +215,16 @@ def stopped() -> Iterator[dict[str, Any]]:
     """Objects of a manager that stands still, to which this thread is connected."""
     manager = ManagerProcess()
     objects = waiting_objects(manager)
-    os.kill(manager.pid, signal.SIGSTOP)
-    wait_until(lambda: psutil.Process(manager.pid).status() == psutil.STATUS_STOPPED)
+    stop(manager)
     yield objects
     os.kill(manager.pid, signal.SIGCONT)
     objects.clear()  # the memory of each goes with the last handle
     manager.close()
+
+
+def stop(manager: ManagerProcess) -> None:
+    os.kill(manager.pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(manager.pid).status() == psutil.STATUS_STOPPED)
 
 
 def give_up_in_time(objects: dict[str, Any]) -> str:
@@ -255,6 +260,31 @@ def test_timeouts_hold_while_it_stands_still(
         assert ThreadParty().start(give_up_in_time, stopped).result() == "gave up"
     else:
         assert party.start(give_up_in_time, stopped).result() == "gave up"
+
+
+def test_whoever_comes_while_it_stands_still_waits_for_it_as_long_as_he_said(
+    party: ProcessParty,
+) -> None:
+    """Not only as long as one waits who is not to wait: there is an item."""
+    manager = ManagerProcess()
+    objects = waiting_objects(manager)
+    stop(manager)
+    try:
+        assert party.start(get_with_time, objects["put"]).result() == "asks"
+        time.sleep(0.5)  # how long it stands still: longer than that
+    finally:
+        os.kill(manager.pid, signal.SIGCONT)
+    assert party.result() == "got it"
+    objects.clear()
+    manager.close()
+
+
+def get_with_time(items: Any) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_celled, "PATIENCE", 0.1)
+        tell("asks")
+        items.get(timeout=PATIENCE)
+    return "got it"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -36,10 +36,10 @@ RETRY = 0.001  # seconds until the server is asked again
 
 def _until(end: float | None) -> float:
     """When to give up a connection for something that has to be over then."""
-    soon = time.monotonic() + PATIENCE
+    now = time.monotonic()
     if end is None or end == NOW:
-        return soon
-    return min(max(end, time.monotonic()) + GRACE, soon)  # "no time" is time to ask, too
+        return now + PATIENCE
+    return max(end, now) + GRACE  # "no time" is time to ask, too
 
 
 class Celled(SharedObject):

@@ -449,3 +449,22 @@ def leave_a_thread_running() -> int:
 
     threading.Thread(target=time.sleep, args=(1000,)).start()
     return os.getpid()
+
+
+def which_can_submit(depth: int) -> list[bool]:
+    """Whether each worker on the way had what that takes, before its task did it."""
+    could = "unirun._executor" in sys.modules
+    if not depth:
+        return [could]
+    import unirun
+
+    isolated = unirun.current_executor().options(kind="isolated")
+    return [could, *isolated.submit(which_can_submit, depth - 1).result()]
+
+
+def has_the_process_backend() -> bool:
+    """In a task that has submitted a call."""
+    import unirun
+
+    unirun.submit(int).result()
+    return "unirun.backends.process.pool" in sys.modules
