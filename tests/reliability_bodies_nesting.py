@@ -183,6 +183,68 @@ def keep_one_idle() -> int:
     return _kept[-1].submit(os.getpid).result()
 
 
+# -- of two executors ---------------------------------------------------------------------------
+
+
+_prepared: list[str] = []  # in this process
+_mine = threading.local()  # .name: what has prepared this thread
+
+
+def prepare(name: str) -> None:
+    """An initializer."""
+    _prepared.append(name)
+    _mine.name = name
+
+
+def prepare_once(names: list[str]) -> None:
+    if names:
+        raise OSError("once is enough")
+    names.append("done")
+
+
+def preparations() -> list[str]:
+    return _prepared
+
+
+def preparation_of_this_thread() -> str:
+    return getattr(_mine, "name", "nothing")
+
+
+def ask(executor: Executor, body: Callable[[], Any], timeout: float | None = None) -> Any:
+    return executor.submit(body).result(timeout)
+
+
+def ask_deep_down(depth: int) -> str:
+    if depth:
+        return unirun.submit(ask_deep_down, depth - 1).result()
+    return preparation_of_this_thread()
+
+
+def ask_a_thread(executor: Executor) -> str:
+    return executor.submit(preparation_of_this_thread).result()
+
+
+def hold(begun: Line, go: Line) -> None:
+    begun.send()
+    go.wait()
+
+
+def across(here: Executor, there: Executor, depth: int) -> list[str]:
+    """To and fro; what has prepared each process on the way."""
+    below = there.submit(across, there, here, depth - 1).result() if depth else []
+    return [*_prepared, *below]
+
+
+def across_by_an_event(here: Executor, there: Executor, depth: int) -> list[str]:
+    if not depth:
+        return [*_prepared]
+    ended = threading.Event()
+    future = there.submit(across_by_an_event, there, here, depth - 1)
+    future.add_done_callback(lambda _: ended.set())
+    ended.wait()
+    return [*_prepared, *future.result()]
+
+
 # -- calls that end in other ways ---------------------------------------------------------------
 
 

@@ -49,13 +49,17 @@ class Chooser:
     """The choice as one executor makes it: by what it was made with, and the settings."""
 
     def __init__(self, made_with: Mapping[str, Any], *, at_home: bool = True) -> None:
-        """`at_home`: the pools are those of this process."""
+        """`at_home`: the pools are those of this process.
+
+        Elsewhere what was checked at home is not loaded to be checked again: a worker does not have
+        the process backend, and needs none.
+        """
         self._at_home = at_home
         self.layers = _config.load()
         self.made_with = made_with
         self.forced = self.layers.forced
         self.fixed: str | None = made_with.get("backend")
-        if (backend := self.forced or self.fixed) is not None:
+        if at_home and (backend := self.forced or self.fixed) is not None:
             _registry.load(backend)  # a wrong name is an error here, where it is written
 
     def resolve(
@@ -86,7 +90,8 @@ class Chooser:
         )
         hint = _hints.Hint(str(settings["kind"]), self._wanted(fn, settings, given), require)
         decision = _hints.choose(hint, settings["routes"], facts)
-        _check_offer(decision.backend, require)
+        if require or self._at_home:
+            _check_offer(decision.backend, require)
         return settings, decision
 
     def _wanted(

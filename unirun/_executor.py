@@ -193,9 +193,9 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         backend = self._backends.get(name)
         if backend is not None:
             return backend
-        made: Callable[[WorkerSpec], Backend] = _registry.load(name)
-        if self._is_guest and name == _AT_HOME:
-            made = _context.home.backend
+        is_at_home = self._is_guest and name == _AT_HOME
+        made: Callable[[WorkerSpec], Backend]
+        made = _context.home.backend if is_at_home else _registry.load(name)
         with self._lock:
             if self._closed:
                 raise self._refusal()

@@ -4,6 +4,9 @@ A worker process has no executor of its own by default.  What its tasks submit t
 executor, or to one that was handed to them, goes home: to the pool of the process that made it.
 So an executor travels as facts about it, and only in the calls of that process; a worker makes an
 `Executor` of them whose process backend is the way home (`_context.home`).
+
+An initializer has run in the workers of its executor.  In those of another one it comes along, for
+threads and loops of that executor which are made there; calls for processes go home.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import os
 import threading
 import weakref
 from _thread import get_ident
+from importlib import import_module
 
 from unirun import _context, _payload
+from unirun._errors import SerializationError
 from unirun._machine import cpu_count
 
 TYPE_CHECKING = False
@@ -23,10 +28,11 @@ if TYPE_CHECKING:
 
     from unirun._executor import Executor
 
-    Facts: TypeAlias = tuple[bytes, int, int, tuple[tuple[str, Any], ...]]
-    """Key of the home, number of the executor there, its workers, and how it was made."""
+    Facts: TypeAlias = tuple[bytes, int, int, tuple[tuple[str, Any], ...], bool]
+    """Key of the home, number of the executor there, its workers, how it was made, and whether it
+    has an initializer."""
 
-__all__ = ["arrive", "current", "enter", "find", "reduce"]
+__all__ = ["arrive", "current", "enter", "expect_submits", "find", "reduce"]
 
 _TRAVELS = ("kind", "backend", "max_workers")
 """What of its making matters to calls that tasks submit."""
@@ -52,7 +58,7 @@ def enter(executor: Executor) -> Facts:
             if executor._facts is None:
                 number = next(_numbers)
                 _executors[number] = executor
-                executor._facts = (_key, number, size, how)
+                executor._facts = _key, number, size, how, executor._initializer[0] is not None
     return executor._facts
 
 
@@ -75,10 +81,23 @@ def reduce(executor: Executor, make: type[Executor]) -> tuple[Any, ...]:
             "an Executor cannot be pickled; hand it to a call as an argument, or use unirun.submit "
             "in there"
         )
-    return arrive, (make, enter(executor))
+    facts = enter(executor)
+    return arrive, (make, facts, _setup_of(executor) if facts[4] else None)
 
 
-def arrive(make: type[Executor], facts: Facts) -> Executor:
+def _setup_of(executor: Executor) -> bytes | str:
+    """Its initializer, or why that cannot travel."""
+    if executor._chooser.fixed == "process":
+        return "the initializer is for processes"  # and so for nobody there
+    if executor._initializer[0] is None:
+        return "a task cannot hand on the initializer of its executor, for threads elsewhere"
+    try:
+        return _payload.dumps(executor._initializer, "the initializer of this executor")
+    except SerializationError as exc:
+        return f"{exc}; so its threads and its event loop cannot be in another process"
+
+
+def arrive(make: type[Executor], facts: Facts, setup: bytes | str | None) -> Executor:
     """Where it was handed to."""
     if facts[0] == _key and (executor := find(facts[1])) is not None:
         return executor
@@ -88,18 +107,33 @@ def arrive(make: type[Executor], facts: Facts) -> Executor:
             "an Executor works only in the process that made it and in the tasks of its executors; "
             "make another one here, or use unirun.submit"
         )
-    return _guest(make, facts)
+    is_ours = home.facts[1] == facts[1]  # its initializer has run in this process
+    return _guest(make, facts, None if is_ours else setup)
 
 
-def _guest(make: type[Executor], facts: Facts) -> Executor:
+def _guest(make: type[Executor], facts: Facts, setup: bytes | str | None = None) -> Executor:
     with _lock:
         executor = _guests.get(facts[1])
         if executor is None or executor._closed:
             executor = make.__new__(make)
             executor._facts, executor._is_guest = facts, True
-            executor.__init__(**dict(facts[3]))  # type: ignore[misc]
+            before = {} if setup is None else {"initializer": _prepare, "initargs": (setup,)}
+            executor.__init__(**dict(facts[3]), **before)  # type: ignore[misc]
             _guests[facts[1]] = executor
         return executor
+
+
+def expect_submits() -> None:
+    """Import what a task needs to submit a call: in a process whose forks will run such tasks."""
+    import_module("unirun._executor")
+
+
+def _prepare(setup: bytes | str) -> None:
+    """The initializer of an executor that lives at home, in a thread or a loop here."""
+    if isinstance(setup, str):
+        raise TypeError(setup)
+    initializer, initargs = _payload.loads(setup)
+    initializer(*initargs)
 
 
 def _forget_in_forked_child() -> None:

@@ -45,6 +45,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .inner import InnerCall
+
 DEEPEST = 20
 """So many executors, each made in a task of the one before, may start workers: no endless fork."""
 
@@ -178,11 +180,11 @@ class ProcessBackend(Backend):
         self._pool.hand_in(future, plain=False)
         return future
 
-    def submit_inner(self, call: ProcessFuture) -> None:
+    def submit_inner(self, call: InnerCall) -> None:
         """A call that a task of another pool submits."""
         if not self._pool.open:
             self._check_open()
-        call._backend = self
+        call._backend, call.there = self, self._pool.inner
         self._pool.hand_in(call, plain=False)
 
     def _unsent(
@@ -317,6 +319,7 @@ class ProcessBackend(Backend):
 
     def _let_go(self) -> None:
         """No worker is left; who still holds a shared object keeps its manager alive."""
+        self._pool.inner.errands.close()
         if self._place is not None:
             self._place.let_go()
 

@@ -1,4 +1,4 @@
-"""The thread that runs the done-callbacks of a pool's futures."""
+"""The thread that runs the done-callbacks of a pool's futures; and its like, for errands."""
 
 from __future__ import annotations
 

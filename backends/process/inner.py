@@ -5,10 +5,10 @@ its end is written to the worker of the task that submitted it, undecoded.
 
 1. A call that waits is given back to the task that waits for it: taken out of the queue first, so
    it runs once.
-2. A task that waits for a call it cannot run lends its slot: there is one worker more until that
-   call ends.  So there are never more than `size` and those that wait.  It says so; or its process
-   is seen to stand still while a call of it waits, since there are waits we know nothing of: in a
-   callback, in a thread of its own, in another library.
+2. A task that waits for a call it cannot run lends its slot: the pool of that call, be it this or
+   another, has one worker more until the call ends.  So there are never more than `size` and those
+   that wait.  It says so; or its process is seen to stand still while a call of it waits, since
+   there are waits we know nothing of: in a callback, in a thread of its own, in another library.
 3. When the worker of a task dies, the calls of that task end, too: cancelled, or killed.  What a
    task has left behind when it returned goes on.
 """
@@ -24,6 +24,7 @@ from unirun._payload import dumps, is_reference
 from unirun.backend import CallOptions, next_call_id
 
 from . import outcomes, wire
+from .callbacks import CallbackThread
 from .future import ProcessFuture, Profile
 from .state import ALONE
 
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from unirun._future import Future
 
     from .alarms import Alarms
-    from .callbacks import CallbackThread
     from .deadlines import Deadlines
     from .exchange import Side
+    from .launch import Launcher
     from .peer import Peer
     from .state import Order, PoolState
 else:
@@ -66,8 +67,10 @@ class InnerCall(ProcessFuture):
     peer: Peer  # whose task submitted it
     name_there: int  # the number it has there
     parent: int  # index of that task
-    is_ours = True  # it runs in the pool of that task
-    lends = False  # rule 2
+    home: InnerCalls  # of the pool of that task
+    there: InnerCalls | None = None  # of the pool that runs it, which may be another
+    lends = False  # rule 2: its task is known to wait; guarded by the role of that task's pool
+    has_extra = False  # a worker was added for it; guarded by the role of the pool that runs it
     taken = False  # rule 1
     answer: Any = None  # as it came; a value that was decoded is the future's result
 
@@ -99,19 +102,30 @@ class InnerCalls:
     """Those of one pool; with the role, but what a future asks of its backend."""
 
     def __init__(
-        self, pool: Pool, state: PoolState, deadlines: Deadlines, alarms: Alarms, home: Any
+        self,
+        pool: Pool,
+        state: PoolState,
+        deadlines: Deadlines,
+        alarms: Alarms,
+        launcher: Launcher,
+        home: Any,
     ) -> None:
         """`home`: what workers are told of the executor whose pool it is."""
         self._pool = pool
         self._state = state
         self._deadlines = deadlines
         self._alarms = alarms
+        self._launcher = launcher
+        # To other pools, in order; not in the thread of the callbacks, which may wait for them. The
+        # backend closes it when no worker is left.
+        self.errands = CallbackThread("unirun-errands")
         self._watching = False
         self._seen: dict[Peer, float] = {}  # processor time of those with calls that wait
         self._number = None if home is None else home[1]
         self._calls: dict[Peer, dict[int, InnerCall]] = {}  # by whose they are
         self.refused = False  # since the pool was closed, and is not to end what it has
-        self.lent = 0  # workers beyond the size that was asked for
+        self._lent = 0  # running calls that are known to wait for others
+        self._extra = 0  # workers beyond the size that was asked for
 
     def hear(self, peer: Peer, message: wire.Message) -> None:
         code, number = message[0], message[1]
@@ -151,7 +165,7 @@ class InnerCalls:
             attempt=attempt,
         )
         call = InnerCall()
-        call.peer, call.name_there, call.parent = peer, number, parent
+        call.home, call.peer, call.name_there, call.parent = self, peer, number, parent
         call.number = next_call_id()
         call._since = time.monotonic()
         call.priority = priority
@@ -167,13 +181,13 @@ class InnerCalls:
         elif executor == self._number:
             self._deadlines.of_waiting(call)
             submit = self._state.submit if self.refused else self._state.submit_inner
+            call.there = self
             self._pool.do(submit([call]))
-            if not self._watching and not call.running() and not call.done():
-                self._watching = True
-                self._alarms.after(PATIENCE, self._watch)
-        else:
-            call.is_ours = False  # another pool is not asked with our role
-            self._pool.callbacks.run(partial(_submit_elsewhere, call, executor))
+        else:  # another pool is not asked with our role
+            self.errands.run(partial(_submit_elsewhere, call, executor))
+        if not self._watching and _waits(call):
+            self._watching = True
+            self._alarms.after(PATIENCE, self._watch)
 
     def _take(self, call: InnerCall, *, really: bool) -> None:
         call.taken = really
@@ -185,17 +199,50 @@ class InnerCalls:
             self._write(call, wire.AWAY if begun else wire.WAITS, None)
 
     def _lend(self, call: InnerCall) -> None:
-        if call.is_ours and not call.lends and not call.running():
-            call.lends = True
-            self.lent += 1
-            first = self._state.prefer(call)
-            self._pool.do([*first, *self._state.resize(self._state.size + 1, self.lent)])
+        if call.lends or not _waits(call):
+            return
+        call.lends = True
+        self._lent += 1
+        if call.there is self:
+            self._add_worker(call)
+        else:
+            self._pool.do(self._resize_by(0))
+            self.errands.run(partial(_add_worker_elsewhere, call))  # once it is there
+
+    def _end_wait(self, call: InnerCall) -> None:
+        """Its task can go on; what was lent here comes back before it is given to others."""
+        if call.lends:
+            call.lends = False
+            self._lent -= 1
+            if call.there is self:
+                self._take_worker(call)
+            else:
+                self._pool.do(self._resize_by(0))
+
+    def _add_worker(self, call: InnerCall) -> None:
+        """For a call of this pool, until it ends."""
+        if _waits(call):
+            call.has_extra = self._launcher.nests = True
+            self._pool.do([*self._state.prefer(call), *self._resize_by(1)])
+
+    def _take_worker(self, call: InnerCall) -> None:
+        if call.has_extra:
+            call.has_extra = False
+            self._pool.do(self._resize_by(-1))
+
+    def _resize_by(self, more: int) -> list[Order]:
+        self._extra += more
+        return self._state.resize(self._state.size + more, self._lent)
+
+    def resize(self, size: int) -> list[Order]:
+        """So many workers are asked for."""
+        return self._state.resize(size + self._extra, self._lent)
 
     def _watch(self) -> None:
         """Whose calls wait while it stands still?"""
         seen, self._seen, some = self._seen, {}, False
         for peer, calls in list(self._calls.items()):
-            waiting = [call for call in calls.values() if call.is_ours and not call.running()]
+            waiting = [call for call in calls.values() if _waits(call)]
             some = some or bool(waiting)
             if not waiting or any(call.lends for call in calls.values()):
                 continue
@@ -208,16 +255,10 @@ class InnerCalls:
 
     def answered(self, peer: Peer, count: int) -> None:
         """The worker's first calls end now."""
-        if self.lent:
+        if self._extra:
             for call in [*self._state.held(peer.number)][:count]:
-                self._give_back(call)
-
-    def _give_back(self, call: Any) -> None:
-        """What was lent for a call, before it is given to others."""
-        if isinstance(call, InnerCall) and call.lends:
-            call.lends = False
-            self.lent -= 1
-            self._pool.do(self._state.resize(self._state.size - 1, self.lent))
+                if isinstance(call, InnerCall):
+                    (self._end_wait if call.home is self else self._take_worker)(call)
 
     def condemned(self, peer: Peer) -> None:
         """Rule 3: before its slot goes to what its task has submitted, which nobody wants now."""
@@ -232,7 +273,7 @@ class InnerCalls:
                 call._request_kill()
 
     def _tell(self, call: InnerCall, what: int, outcome: Any) -> None:
-        self._give_back(call)
+        self._end_wait(call)
         calls = self._calls.get(call.peer, {})
         if calls.pop(call.name_there, None) is None:
             return  # its worker is gone
@@ -253,6 +294,9 @@ class InnerCalls:
 
             what, outcome = wire.FAILED, encode(exc, 99)
         call._result = call.answer = None
+        there = call.there
+        if call.lends and there is not None and there is not self:  # our pool may be over by now
+            there._pool.post(there._take_worker, call)
         self._pool.post(self._tell, call, what, outcome)
 
     def kill(self, future: ProcessFuture, grace: float | None) -> None:
@@ -282,6 +326,11 @@ def _processor_time(pid: int | None) -> float:
 _OF_PROCESS = 2  # what the numbers of such clocks end with, beside the complement of the pid
 
 
+def _waits(call: InnerCall) -> bool:
+    """Whether it has not begun."""
+    return not (call.running() or call.done())
+
+
 def _submit_elsewhere(call: InnerCall, number: int) -> None:
     """To another executor of this process."""
     executor = _nesting.find(number)
@@ -292,3 +341,8 @@ def _submit_elsewhere(call: InnerCall, number: int) -> None:
         backend.submit_inner(call)
     except BaseException as exc:  # it was shut down, or cannot start  # noqa: BLE001
         call._fail(exc)
+
+
+def _add_worker_elsewhere(call: InnerCall) -> None:
+    if (there := call.there) is not None:
+        there._pool.post(there._add_worker, call)

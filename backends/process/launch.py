@@ -97,6 +97,9 @@ class Launcher(ABC):
     tells = True
     """Whether a descriptor tells when there is news; else somebody has to look."""
 
+    nests = False
+    """Whether tasks are lent workers; the pool says so, and those will submit calls as well."""
+
     @abstractmethod
     def start(self, worker: int, fds: Fds) -> None:
         """Start one; the caller closes `fds`, which the worker has its own copies of."""
@@ -153,7 +156,7 @@ class ZygoteLauncher(Launcher):
         self._unsent: deque[tuple[int, list[int]]] = deque()
         self._heard = b""  # the beginning of a message
         self._last = 0  # the worker that was asked for last
-        self._by_value = False  # whether it was told that functions travel by value
+        self._mentioned: set[bytes] = set()  # what it was told to import
         self._news: list[News] = []
 
     def start(self, worker: int, fds: Fds) -> None:
@@ -163,7 +166,7 @@ class ZygoteLauncher(Launcher):
             self._news.append(Exited(worker, None))
             return
         self._last = max(self._last, worker)
-        self._mention_cloudpickle()
+        self._mention(b"C", "cloudpickle" in sys.modules)
         if self._unsent or not self._request(worker, fds):
             copies: list[int] = []
             self._unsent.append((worker, copies))
@@ -174,13 +177,15 @@ class ZygoteLauncher(Launcher):
                 for fd in copies:
                     os.close(fd)
                 raise
+        self._mention(b"N", self.nests)  # after the first, which is waited for
 
-    def _mention_cloudpickle(self) -> None:
-        if self._by_value or "cloudpickle" not in sys.modules or self._control is None:
+    def _mention(self, what: bytes, is_so: bool) -> None:
+        """What workers will need, for the zygote to have it before them."""
+        if not is_so or what in self._mentioned or self._control is None:
             return
         try:
-            self._control.send(b"C" + bytes(8))
-            self._by_value = True
+            self._control.send(what + bytes(8))
+            self._mentioned.add(what)
         except OSError:
             return  # it has much to do, or is dead: next time
 
@@ -205,7 +210,7 @@ class ZygoteLauncher(Launcher):
     def _take_zygote(self) -> None:
         begun, self._begun = self._begun or early.start(), None
         self._pid, self._control = begun
-        self._by_value = False
+        self._mentioned.clear()
         self._watch(self._control.fileno())
         try:
             if self._preload:

@@ -3,8 +3,8 @@
 1. Whoever waits for a call that waits at home takes it back and runs it, in its own thread: so no
    depth of calls that wait for calls needs more workers than there are.
 2. Unless it has limits that only a process of its own can keep (a time-out, a limit of memory,
-   kind="isolated"): then home lends another worker for as long as the call lasts, one for each
-   task that waits so.
+   kind="isolated"), or is for another executor, which has an initializer: then home lends another
+   worker for as long as the call lasts, one for each task that waits so.
 3. Each call is encoded and decoded as if it ran elsewhere, wherever it runs.
 """
 
@@ -126,7 +126,8 @@ class NestedBackend(Backend):
         assert spec.home is not None
         self.home = home
         self._size: int
-        _, self.number, self._size, _ = spec.home
+        self.number, self._size = spec.home[1:3]
+        self.is_prepared = spec.initializer is not None  # `_nesting`: its workers are, and not we
         self._asides = Asides(self._run_if_it_waits, "unirun-aside")
         # Guards what is below; notified when a call has ended. Reentrant, for a `__del__`.
         self._changed = threading.Condition(threading.RLock())
@@ -281,9 +282,11 @@ class NestedBackend(Backend):
 
 
 def _may_run_here(call: NestedFuture) -> bool:
-    """Rule 2: whether this process can keep its limits as well as another."""
+    """Rule 2: whether this process serves as well as another."""
     options = call.options
     if options.timeout is not None or options.memory is not None or options.kind == "isolated":
+        return False
+    if call._backend.is_prepared:
         return False
     if options.deadline is None or time.monotonic() >= options.deadline:
         return True

@@ -91,7 +91,7 @@ class Pool:
         self.role = Role(self)
         self._crowd = Crowd(self, self._crew, state, self._alarms)
         self._deadlines = Deadlines(self, state, self._alarms)
-        self._inner = InnerCalls(self, state, self._deadlines, self._alarms, spec.home)
+        self.inner = InnerCalls(self, state, self._deadlines, self._alarms, launcher, spec.home)
         self._callers = Callers(self, self._crew, state, self._alarms)
         self.callbacks = CallbackThread(f"{spec.name}-callbacks")
         self.thread = Thread(self._run, f"{spec.name}-loop")
@@ -227,12 +227,12 @@ class Pool:
         self.do(self._state.kill_all())
 
     def resize(self, size: int) -> None:
-        self.do(self._state.resize(size + self._inner.lent, self._inner.lent))
+        self.do(self.inner.resize(size))
 
     def close(self, cancel: bool, kill: bool, reason: BaseException) -> None:
         if kill:
             self._condemn_all(None, reason)
-        self._inner.refused = cancel or kill
+        self.inner.refused = cancel or kill
         self.do(self._state.close(cancel=cancel, kill=kill))
 
     def _condemn_all(self, grace: float | None, reason: BaseException) -> None:
@@ -267,7 +267,7 @@ class Pool:
                 case Stop(worker):
                     crew.stop(crew.peers[worker])
                 case Kill(worker):
-                    self._inner.condemned(crew.peers[worker])
+                    self.inner.condemned(crew.peers[worker])
                     crew.kill(crew.peers[worker])
                 case Hold(worker):
                     self._crowd.hold(crew.peers[worker])
@@ -334,7 +334,7 @@ class Pool:
             if future is not None and future.on_part is not None:
                 future.on_part(message[2], peer.record)
         else:
-            self._inner.hear(peer, message)
+            self.inner.hear(peer, message)
 
     def answered(self, peer: Peer, answers: Sequence[Any], pace: float | None = None) -> None:
         """These are the answers to the first calls that it holds; `pace`: microseconds for each."""
@@ -348,7 +348,7 @@ class Pool:
             window = self._pace.learn(future.kind, pace, future._profile.function)
             if window is not None:
                 self._state.set_window(future.kind, window)
-        self._inner.answered(peer, len(answers))
+        self.inner.answered(peer, len(answers))
         peer.idle_since = time.monotonic()
         limit = self._spec.max_tasks_per_child
         last = (limit is not None and peer.sent >= limit) or self._memory.has_grown(peer)
@@ -362,7 +362,7 @@ class Pool:
         self._crew.note_end(peer, status, 0 if begun is None else begun._index)
         if self._state.is_starting(peer.number) and not self._state.broken:
             self._crew.note_failed_start(peer)
-        self._inner.exited(peer, 0 if begun is None else begun._index)  # before its slot is free
+        self.inner.exited(peer, 0 if begun is None else begun._index)  # before its slot is free
         self.do(self._state.worker_gone(peer.number, begun, excused=peer.is_excused))
 
     def is_starting(self, peer: Peer) -> bool:

@@ -85,7 +85,7 @@ def _worker(pool: Pool, peer: Peer, runs: ProcessFuture | None) -> WorkerReport:
 
 def awaited_by(pool: Pool, peer: Peer, waits: int) -> InnerCall | None:
     """The call that its task has submitted, and waits for; None if that is none, or over."""
-    return pool._inner._calls.get(peer, {}).get(waits & ~CALL) if waits & CALL else None
+    return pool.inner._calls.get(peer, {}).get(waits & ~CALL) if waits & CALL else None
 
 
 def wait_of(peer: Peer) -> tuple[int, float]:

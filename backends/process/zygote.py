@@ -7,6 +7,7 @@ Over one stream socket, a head of fixed length each, and what its value says beh
 
     from the pool   F number, with descriptors attached: fork a worker · L length: modules to
                     import, and where they are · C: the pool has begun to use cloudpickle ·
+                    N: its tasks wait for calls of their own, in workers lent to them ·
                     Q: the end that follows is an orderly one
     to the pool     S number pid: it runs · X number status: it is gone, and so is its process
                     group · P length: a preload failed, for this reason
@@ -115,6 +116,8 @@ class Zygote:
             self._end(orderly=True)
         elif code == b"C":
             _import_cloudpickle()
+        elif code == b"N":
+            _import_what_submits()
         elif code == b"F" and flags & _socket.MSG_CTRUNC:
             self._refuse(value, _descriptors(ancillary), EMFILE)
         elif code == b"F":
@@ -276,6 +279,19 @@ def _import_cloudpickle() -> None:
         import cloudpickle  # noqa: F401
     except ImportError:
         return  # it is not where the pool's process has it: a worker will say so, if it needs it
+    gc.freeze()
+
+
+def _import_what_submits() -> None:
+    """60 ms that each worker would need by itself, before the first call that a task submits."""
+    try:
+        from unirun import _nesting
+
+        from . import home, nested  # noqa: F401
+
+        _nesting.expect_submits()
+    except BaseException:  # something of the user's has a name of ours: as above  # noqa: BLE001
+        return
     gc.freeze()
 
 

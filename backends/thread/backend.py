@@ -300,7 +300,7 @@ class ThreadBackend(Backend):
         here.worker = worker
         with self._lock:  # Ctrl-C may have hit whoever started us before they could count us
             self._workers.add(worker)
-        if self._initialize():
+        if self.initialize():
             self._serve(worker)
         self._dismiss(worker)
 
@@ -406,7 +406,8 @@ class ThreadBackend(Backend):
                 future._listen()  # now its worker would end it under the lock: rule 2 of `calls`
                 future._fail(left_behind(self.name, future.name()))
 
-    def _initialize(self) -> bool:
+    def initialize(self) -> bool:
+        """In a thread that is to run calls, before the first; False if it cannot."""
         if self.spec.initializer is None:
             return True
         try:

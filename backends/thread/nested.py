@@ -2,6 +2,7 @@
 
 In the thread that waits, as a rule.  In a thread beside it (`unirun._aside`), where the wait or the
 call has a time-out, where the thread is deep in such calls, or where it is none of the pool's.
+Each of these begins with the initializer of the pool, as a worker does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Helpers", "here"]
 
-here = threading.local()  # .worker: the Worker whose thread this is
+# .worker: the Worker whose thread this is. .is_prepared: in a thread beside a call, whether the
+# initializer has succeeded there.
+here = threading.local()
 
 
 class Helpers:
@@ -41,11 +44,15 @@ class Helpers:
         here_and_now = worker is not None and worker.pool is self._pool and not limited
         if (not here_and_now or is_no_place()) and self._asides.add(call, future):
             return False
-        if worker is None or not future._begin():
+        if worker is None or not self._is_prepared(worker) or not future._begin():
             return False
         # The queue still holds it; who takes it sees that it has begun.
         one_deeper(self._pool.run_in, worker, future)
         return True
+
+    def _is_prepared(self, worker: Worker) -> bool:
+        """Whether the initializer has run in that thread, if there is one."""
+        return worker.pool is self._pool or self._pool.spec.initializer is None
 
     def awaited(self, future: ThreadFuture) -> None:
         if future._state is PENDING and (call := running.get()) is not None:
@@ -68,10 +75,10 @@ class Helpers:
         self._pool._changed.notify_all()
 
     def _run_aside(self, future: ThreadFuture) -> bool:
-        """False if it has begun elsewhere."""
-        if not future._begin():
-            return False
+        """False if it has begun elsewhere, or no call can run in this thread."""
         pool, worker = self._pool, Worker(self._pool)
+        if future._state is not PENDING or not self._prepare() or not future._begin():
+            return False
         here.worker, worker.thread = worker, threading.current_thread()
         with pool._lock:
             self._busy.add(worker)
@@ -82,3 +89,9 @@ class Helpers:
                 pool._abandoned -= worker.abandoned
                 self._leave(worker)
         return True
+
+    def _prepare(self) -> bool:
+        """Of a thread beside a call, once."""
+        if not hasattr(here, "is_prepared"):
+            here.is_prepared = self._pool.initialize()
+        return bool(here.is_prepared)

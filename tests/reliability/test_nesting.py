@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import process.conftest as fixtures
 import pytest
 import reliability_bodies_nesting as bodies
+from process.bodies import has_the_process_backend, which_can_submit
 from process.line import PATIENCE, Line
 from process.watch import until, until_gone
 
@@ -192,6 +195,107 @@ def test_an_idle_executor_in_a_worker_ends_with_it(pool: Pool, record_property: 
     until_gone(pid)
 
 
+# -- two executors ------------------------------------------------------------------------------
+
+initializers = pytest.mark.scenario(
+    "nesting: initializers", "a call runs where the initializer of its executor has run"
+)
+
+
+@initializers
+def test_a_call_to_another_executor_is_lent_a_worker_that_has_an_initializer(
+    pool: Pool, line: Lines
+) -> None:
+    """Its own worker is taken; whoever waits may not run it, since it was prepared for others."""
+    one, begun, go = pool(1), line(), line()
+    other = pool(1, initializer=bodies.prepare, initargs=("other",))
+    held = other.submit(bodies.hold, begun, go)
+    begun.wait()
+    for timeout in (None, PATIENCE):
+        asked = one.submit(bodies.ask, other, bodies.preparations, timeout)
+        assert asked.result(PATIENCE) == ["other"]
+    assert one.submit(bodies.preparations).result(PATIENCE) == []
+    until(lambda: other.stats()["process"].workers <= 1, "a worker that was lent stays")
+    go.send()
+    held.result(PATIENCE)
+
+
+@nesting
+@pytest.mark.parametrize("how", ["prepared", "killable", "unseen"])
+def test_calls_to_and_fro_between_two_executors_end(pool: Pool, how: str) -> None:
+    """One worker each, which the calls above hold."""
+    body = bodies.across_by_an_event if how == "unseen" else bodies.across
+    names = [how] if how == "prepared" else []
+    made = [pool(1, **prepared(name)) for name in ("one", "other")] if names else [pool(1), pool(1)]
+    limits: dict[str, Any] = {"kind": "isolated"} if how == "killable" else {}
+    one, other = (each.options(**limits) for each in made)
+    ran = one.submit(body, one, other, 4).result(PATIENCE)
+    assert ran == (["one", "other", "one", "other", "one"] if names else [])
+    for each in made:
+        until(lambda: each.stats()["process"].workers <= 1, "a worker that was lent stays")  # noqa: B023
+        assert each.submit(bodies.by_result, 3).result(PATIENCE) == 3
+
+
+def prepared(name: str) -> dict[str, Any]:
+    return {"initializer": bodies.prepare, "initargs": (name,)}
+
+
+@nesting
+def test_a_callback_may_wait_for_a_task_that_waits_for_another_executor(pool: Pool) -> None:
+    one, other = pool(1), pool(1, **prepared("other"))
+    got: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    future = one.submit(os.getpid)
+    future.add_done_callback(
+        lambda _: got.put(one.submit(bodies.ask, other, bodies.preparations).result(PATIENCE))
+    )
+    assert got.get(timeout=PATIENCE) == ["other"]
+
+
+@initializers
+def test_a_thread_that_runs_a_call_for_another_executor_is_prepared_for_it() -> None:
+    with (
+        unirun.Executor(1, backend="thread", **prepared("one")) as one,
+        unirun.Executor(1, backend="thread", **prepared("other")) as other,
+    ):
+        what = bodies.preparation_of_this_thread
+        for timeout in (None, PATIENCE):
+            assert one.submit(bodies.ask, other, what, timeout).result(PATIENCE) == "other"
+            assert other.submit(bodies.ask, one, what, timeout).result(PATIENCE) == "one"
+            assert one.submit(bodies.ask, one, what, timeout).result(PATIENCE) == "one"
+
+
+@initializers
+def test_a_thread_deep_in_calls_goes_on_in_one_that_is_prepared() -> None:
+    with unirun.Executor(1, backend="thread", **prepared("one")) as one:
+        assert one.submit(bodies.ask_deep_down, 45).result(PATIENCE) == "one"
+
+
+@initializers
+def test_an_initializer_that_fails_beside_a_call_is_told() -> None:
+    made = {"initializer": bodies.prepare_once, "initargs": ([],)}
+    with (
+        unirun.Executor(1, backend="thread", **made) as executor,
+        pytest.raises(unirun.InitializerFailed, match="once is enough"),
+    ):
+        executor.submit(bodies.ask, executor, os.getpid, PATIENCE).result(PATIENCE)
+
+
+@initializers
+def test_threads_of_an_executor_are_prepared_in_the_workers_of_another_too(pool: Pool) -> None:
+    with unirun.Executor(1, backend="thread", **prepared("threads")) as threads:
+        assert pool(1).submit(bodies.ask_a_thread, threads).result(PATIENCE) == "threads"
+
+
+@initializers
+def test_threads_that_cannot_be_prepared_in_another_process_are_not_made_there(pool: Pool) -> None:
+    with unirun.Executor(
+        1, backend="thread", initializer=id, initargs=(threading.Lock(),)
+    ) as threads:
+        assert threads.submit(bodies.preparation_of_this_thread).result(PATIENCE) == "nothing"
+        with pytest.raises(unirun.InitializerFailed, match=r"the initializer .*cannot be pickled"):
+            pool(1).submit(bodies.ask_a_thread, threads).result(PATIENCE)
+
+
 # -- the machine --------------------------------------------------------------------------------
 
 
@@ -274,6 +378,22 @@ def test_a_call_that_must_be_killable_has_a_process_of_its_own(pool: Pool) -> No
     pids = executor.submit(bodies.isolated, 2).result(PATIENCE)
     assert len(set(pids)) == 3
     until(lambda: executor.stats()["process"].workers <= 1, "a worker that was lent stays")
+
+
+@nesting
+def test_workers_that_are_lent_need_not_import_what_submits_calls(
+    pool: Pool, record_property: Record
+) -> None:
+    """Their zygote has it, from the first of them on."""
+    executor = pool(1)
+    begun = time.perf_counter()
+    assert executor.submit(which_can_submit, 5).result(PATIENCE) == 2 * [False] + 4 * [True]
+    took = time.perf_counter() - begun
+    record_property("figure", f"a killable call in a call: {200 * took:.0f} ms a level, of 5")
+
+
+def test_a_worker_whose_tasks_submit_does_not_import_the_pool(pool: Pool) -> None:
+    assert not pool(1).submit(has_the_process_backend).result(PATIENCE)
 
 
 def test_a_call_below_that_dies_is_a_crash_and_harms_no_other(pool: Pool) -> None:
