@@ -1,6 +1,7 @@
 """Every workload, by name and in groups, in the order of the table."""
 
 from benchmarks import (
+    auto,
     calls,
     chaos,
     jobs,
@@ -20,6 +21,7 @@ GROUPS = {
     "threads": threads.WORKLOADS,
     "jobs": jobs.WORKLOADS,
     "shared": shared.WORKLOADS,
+    "auto": auto.WORKLOADS,
     "reliability": (
         *reliability.WORKLOADS,
         *chaos.WORKLOADS,

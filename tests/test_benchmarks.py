@@ -44,7 +44,8 @@ PEERS = {"submit": "mp-pool", "startup": "ppe-fork", "real": "bare-fork"}
 def peers_of(workload: Workload) -> tuple[str, ...]:
     if workload in shared.WORKLOADS:
         return _peers.SHARERS  # cheap, and no two of them work alike
-    return (PEERS.get(workload.name) or next(row.peer for row in workload.rows if row.peer),)
+    peers = [row.peer for row in workload.rows if row.peer]  # none: we are compared with ourselves
+    return (PEERS.get(workload.name) or peers[0],) if peers else ()
 
 
 def measured(*figures: float) -> Measured:
