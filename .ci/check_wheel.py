@@ -26,8 +26,9 @@ def check(wheel: Path) -> list[str]:
     wrong += [f"does not belong there: {name}" for name in sorted(held - expected())]
     if not any(name.endswith("/LICENSE") for name in metadata):
         wrong.append("missing: LICENSE")
-    if not any("unirun = unirun.cli:main" in text for text in entry_points):
-        wrong.append("missing: the console script unirun")
+    for entry_point in ("unirun = unirun.cli:main", "unirun = unirun.testing.plugin"):
+        if not any(entry_point in text.splitlines() for text in entry_points):
+            wrong.append(f"missing: the entry point {entry_point}")
     return wrong
 
 
