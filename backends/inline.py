@@ -5,24 +5,23 @@ What passes here passes on processes, because arguments and results make a pickl
 
 A call runs in the caller's thread unless it could not end there.  Two kinds cannot, and get a
 thread of their own: one with a time limit (the caller waits for it, and abandons it when its
-time is up), and one that is handed a Barrier (it needs company to come back, so the caller goes
-on and the call is waited for later).
+time is up, but for that it spends in a debugger), and one that is handed a Barrier (it needs
+company to come back, so the caller goes on and the call is waited for later).
 """
 
 from __future__ import annotations
 
 import contextvars
-import io
-import pickle
+import os
 import signal
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from unirun import _payload
+from unirun import _round_trip
+from unirun._debuggers import holds, is_leaving, is_tracing
 from unirun._errors import (
     DeserializationError,
     ExecutorShutdown,
@@ -32,6 +31,7 @@ from unirun._errors import (
     SerializationError,
 )
 from unirun._future import Future
+from unirun._strict_order import Lookout
 from unirun.backend import (
     Backend,
     CallOptions,
@@ -47,24 +47,38 @@ from unirun.backend import (
     run_in_context,
 )
 
+if TYPE_CHECKING:
+    from unirun._strict import Check
+
+_LOOK = 0.2
+"""Seconds between two looks whether a call past its time limit is still in a debugger."""
+
 
 class InlineFuture(Future[Any]):
     _token: FlagToken | None = None
+    _options: CallOptions
+
+    def _tell_info(self) -> dict[str, Any]:
+        return {"options": self._options, "pid": os.getpid()}
 
 
 class InlineBackend(Backend):
     """Runs calls at submit, in the caller.
 
-    Options: `copy` (default True): arguments and results make a pickle round trip.
+    Options: `copy`: whether arguments and results make a pickle round trip, whatever the call is
+    meant for (default: unless it is meant for threads). `strict` (default True): warn of what a
+    call that is meant for processes would do differently there, by `unirun.StrictWarning`.
     """
 
     name = "inline"
     capabilities = frozenset({Capability.PRIORITY})
-    option_names = ("copy",)
+    option_names = ("copy", "strict")
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
-        self._copy = bool(spec.options.get("copy", True))
+        copy = spec.options.get("copy")
+        self._copy = None if copy is None else bool(copy)
+        self._strict = bool(spec.options.get("strict", True))
         # Guards the counters, the threads and _initialized.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -88,20 +102,23 @@ class InlineBackend(Backend):
         self._open_for_business()
         future = InlineFuture()
         future._backend = self
+        future._options = options
         if options.deadline is not None and time.monotonic() >= options.deadline:
             future._fail(QueueTimeout("the deadline of the call had passed before it began"))
             return future
         try:
-            fn, args, kwargs, meets_others = self._copied(fn, args, kwargs)
-        except SerializationError as exc:
+            call = self._prepare(fn, args, kwargs, options)
+        except (SerializationError, UserWarning) as exc:  # a StrictWarning, by a filter
             future._fail(exc)
             return future
         future._begin()
-        limited = end_of_body(options) is not None
-        if limited or meets_others:
-            self._run_aside(future, fn, args, kwargs, options, wait=not meets_others)
+        limited = end_of_body(options) is not None and not is_tracing()
+        if limited or call.meets_others:
+            self._run_aside(future, call, options, wait=not call.meets_others)
         else:
-            self._run(future, fn, args, kwargs, options)
+            self._run(future, call, options)
+        if call.left is not None:
+            raise call.left
         return future
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
@@ -146,9 +163,7 @@ class InlineBackend(Backend):
     def shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         from unirun.sync import make_thread
 
-        made = make_thread(kind, *args, **kwargs)
-        _shared[id(made)] = made
-        return made
+        return _round_trip.keep(make_thread(kind, *args, **kwargs))
 
     # -- how it runs ------------------------------------------------------------------------------
 
@@ -173,28 +188,54 @@ class InlineBackend(Backend):
             self._broken = InitializerFailed(f"the initializer failed: {type(exc).__name__}: {exc}")
             raise self._broken from exc
 
-    def _copied(self, fn: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any, bool]:
-        if not self._copy:
-            met = any(isinstance(arg, threading.Barrier) for arg in (*args, *kwargs.values()))
-            return fn, args, kwargs, met
-        data, kept = _dump((fn, args, kwargs), "the call", (describe(fn), "args", "kwargs"))
-        fn, args, kwargs = _load(data, kept)
-        return fn, args, kwargs, any(isinstance(obj, threading.Barrier) for obj in kept)
+    def _prepare(self, fn: Any, args: Any, kwargs: Any, options: CallOptions) -> _Call:
+        """What runs: with copies, or with the very objects."""
+        call = _Call(fn, args, kwargs)
+        copied = options.copied
+        call.copies = (copied is not False) if self._copy is None else self._copy
+        if self._strict and copied:
+            from unirun._strict import Check  # 10 ms, and what belongs to threads needs none
 
-    def _run(
-        self, future: InlineFuture, fn: Any, args: Any, kwargs: Any, options: CallOptions
-    ) -> None:
+            call.check = Check(fn, args, kwargs, options.name)
+        if call.copies or call.check is not None:
+            self._send(call)
+        if not call.sent:
+            call.meets_others = any(map(_is_barrier, (*args, *kwargs.values())))
+        if call.check is not None:
+            call.check.begins(call.fn, call.args, call.kwargs)
+            call.check.report()
+        return call
+
+    def _send(self, call: _Call) -> None:
+        """Pickle it, and take what comes out at the other end where copies are wanted."""
+        check, parts = call.check, (describe(call.fn), "args", "kwargs")
+        try:
+            data, kept = _round_trip.dump((call.fn, call.args, call.kwargs), "the call", parts)
+        except SerializationError as exc:
+            if check is None:
+                raise
+            check.cannot_be_sent(exc)
+            return
+        if call.copies:
+            call.fn, call.args, call.kwargs = _round_trip.load(data, kept)
+        if check is not None:
+            check.sends(data, kept)
+        call.sent, call.shares = True, bool(kept)
+        call.meets_others = any(map(_is_barrier, kept))
+
+    def _run(self, future: InlineFuture, call: _Call, options: CallOptions) -> None:
         token = future._token = FlagToken()
-        context = context_of(self.name, options.name or describe(fn), options, token)
+        context = context_of(self.name, options.name or describe(call.fn), options, token)
         with self._lock:
             self._running += 1
+        lookout = Lookout(call.tell_of_wait) if self._strict and call.may_wait() else None
         with _Interrupts() as interrupts:
-            value, error = contextvars.copy_context().run(run_in_context, context, fn, args, kwargs)
-        if error is None and self._copy:
-            try:
-                value = _load(*_dump(value, "the result"))
-            except SerializationError as exc:
-                error = exc
+            value, error = contextvars.copy_context().run(
+                run_in_context, context, call.fn, call.args, call.kwargs
+            )
+        if lookout is not None:
+            lookout.end()
+        value, error = self._outcome(call, value, error)
         with self._lock:
             self._running -= 1
             self._finished += 1
@@ -204,31 +245,55 @@ class InlineBackend(Backend):
             future._fail(error)
         if interrupts.seen:
             raise KeyboardInterrupt  # meant for the program, which happens to be in here
+        if error is not None and is_leaving(error):
+            call.left = error  # so is this, but it may be another thread that has to raise it
+
+    def _outcome(
+        self, call: _Call, value: Any, error: BaseException | None
+    ) -> tuple[Any, BaseException | None]:
+        """The outcome as its caller gets it, after all that is to be warned of."""
+        check, copy = call.check, value
+        if error is None and (call.copies or check is not None):
+            try:
+                data = _round_trip.dump(value, "the result")
+                copy = _round_trip.load(*data) if call.copies else value
+            except SerializationError as exc:
+                if check is None or isinstance(exc, DeserializationError):
+                    error = exc
+                else:
+                    check.result_cannot_be_sent(exc)
+        if check is not None:
+            check.ends((value,) if error is None else ())
+            try:
+                check.report()
+            except UserWarning as exc:  # as above
+                error = error or exc.with_traceback(None)  # it is about another line
+        return copy, error
 
     def _run_aside(
-        self,
-        future: InlineFuture,
-        fn: Any,
-        args: Any,
-        kwargs: Any,
-        options: CallOptions,
-        wait: bool,
+        self, future: InlineFuture, call: _Call, options: CallOptions, wait: bool
     ) -> None:
         """Run in a thread of its own; the thread ends with the call, and is ours until then."""
 
         def body() -> None:
-            context.run(self._run, future, fn, args, kwargs, options)
-            self._forget(future)
+            try:
+                context.run(self._run, future, call, options)
+            finally:
+                self._forget(future)
 
         context = contextvars.copy_context()
         end = end_of_body(options)
         with self._lock:
-            self._side[future] = options.name or describe(fn)
-        threading.Thread(target=body, name=f"{self.spec.name}-aside", daemon=True).start()
-        if end is not None:
-            waited = time.monotonic() - end
-            if not future._wait_ended(-waited if wait else 0) and wait:
-                self._abandon(future, options)
+            self._side[future] = options.name or describe(call.fn)
+        thread = threading.Thread(target=body, name=f"{self.spec.name}-aside", daemon=True)
+        thread.start()
+        if end is None or not wait:
+            return
+        ended = future._wait_ended(end - time.monotonic())
+        while not ended and holds(thread.ident or 0):
+            ended = future._wait_ended(_LOOK)
+        if not ended:
+            self._abandon(future, options)
 
     def _abandon(self, future: InlineFuture, options: CallOptions) -> None:
         error = abandoned(self._side.get(future, "the call"), options)
@@ -242,6 +307,30 @@ class InlineBackend(Backend):
         with self._lock:
             self._side.pop(future, None)
             self._changed.notify_all()
+
+
+class _Call:
+    """A function and its arguments as they run."""
+
+    def __init__(self, fn: Any, args: Any, kwargs: Any) -> None:
+        self.fn, self.args, self.kwargs = fn, args, kwargs
+        self.copies = self.sent = self.shares = self.meets_others = False
+        self.check: Check | None = None
+        self.left: BaseException | None = None
+        """With what somebody left the debugger, and so the program."""
+
+    def may_wait(self) -> bool:
+        """Whether it was handed a shared object, for which it might wait."""
+        return self.shares or any(map(_round_trip.is_kept, (*self.args, *self.kwargs.values())))
+
+    def tell_of_wait(self, frame: FrameType) -> None:
+        from unirun._strict import warn_of_order
+
+        warn_of_order(describe(self.fn), frame)
+
+
+def _is_barrier(obj: Any) -> bool:
+    return isinstance(obj, threading.Barrier)
 
 
 class _Interrupts:
@@ -267,75 +356,3 @@ class _Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
         signal.default_int_handler(number, frame)
-
-
-# -- the round trip -----------------------------------------------------------------------------
-
-# Objects that are shared, not copied, on every backend: those that an inline backend made.
-_shared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-
-
-class _Pickler(pickle.Pickler):
-    """Keeps shared objects as they are, and copies the rest."""
-
-    def __init__(self, file: io.BytesIO, kept: list[Any]) -> None:
-        super().__init__(file, _payload.PROTOCOL)
-        self._kept = kept
-
-    def persistent_id(self, obj: Any) -> int | None:
-        if _shared.get(id(obj)) is obj and obj is not None:
-            self._kept.append(obj)
-            return len(self._kept) - 1
-        return None
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, kept: list[Any]) -> None:
-        super().__init__(io.BytesIO(data))
-        self._kept = kept
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self._kept[pid]
-
-
-def _dump(obj: Any, what: str, parts: tuple[str, ...] = ()) -> tuple[bytes, list[Any]]:
-    kept: list[Any] = []
-    file = io.BytesIO()
-    try:
-        _Pickler(file, kept).dump(obj)
-        return file.getvalue(), kept
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a lambda, say; or something no pickler takes  # noqa: BLE001
-        return _dump_by_value(obj, what, parts)
-
-
-def _dump_by_value(obj: Any, what: str, parts: tuple[str, ...]) -> tuple[bytes, list[Any]]:
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        persistent_id = _Pickler.persistent_id
-
-    kept: list[Any] = []
-    file = io.BytesIO()
-    pickler = Pickler(file, protocol=_payload.PROTOCOL)
-    pickler._kept = kept
-    try:
-        pickler.dump(obj)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # user code runs in there
-        raise SerializationError(
-            f"{what} cannot be pickled: {_payload.blame(obj, exc, parts)}"
-        ) from exc
-    return file.getvalue(), kept
-
-
-def _load(data: bytes, kept: list[Any]) -> Any:
-    try:
-        return _Unpickler(data, kept).load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # user code runs in there
-        text = f"cannot be unpickled: {type(exc).__name__}: {exc}"
-        raise DeserializationError(text) from exc
