@@ -1,4 +1,4 @@
-"""`unirun info`, `unirun explain`, --help and --version."""
+"""`unirun info`, `config`, `explain`, --help and --version."""
 
 import json
 import os
@@ -126,6 +126,12 @@ def test_info_shows_the_rest_when_a_setting_is_wrong(home: Path) -> None:
     assert "settings: unusable: UNIRUN_KIND: unknown kind 'cpuu'" in done.out
 
 
+def test_info_and_config_refuse_the_same(home: Path) -> None:
+    wrong = "UNIRUN_ROUTES: unknown backend 'thred'; did you mean 'thread'?"
+    assert info(home, status=2, UNIRUN_ROUTES="io=thred")["configuration"]["error"] == wrong
+    assert run("config", cwd=home, UNIRUN_ROUTES="io=thred").err == f"unirun: error: {wrong}\n"
+
+
 def test_info_as_text_has_it_all(home: Path) -> None:
     found, text = info(home), run("info", cwd=home).out
     assert f"unirun {found['version']} ({found['location']})\n" in text
@@ -151,7 +157,11 @@ def test_explain_says_where_calls_run_and_why(home: Path) -> None:
         "  - kind 'cpu' is routed to 'process'\n"
         "settings:\n"
         "  kind = 'cpu'  (@task)\n"
-        "  timeout = 120.0  (options())\n",
+        "  timeout = 120.0  (options())\n"
+        "on this machine:\n"
+        f"  usable cores: {unirun.cpu_count()}\n"
+        f"  workers: {unirun.cpu_count()}\n"
+        "  threads of BLAS, OpenMP and the like: 1 in each worker\n",
         "",
     )
 
@@ -176,6 +186,10 @@ def test_explain_as_json_has_everything(
     assert found["backend"] == backend
     assert found["function"] == function.replace(":", ".")
     assert found["reasons"]
+    assert found["cores"] == unirun.cpu_count()
+    assert found["profile"] == {}
+    assert (found["library_threads"] is not None) == (backend == "process")
+    assert (found["workers"] is None) == (backend == "coroutine")
     assert setting(found, "grace") == (3.0, "default")
 
 
@@ -191,7 +205,7 @@ def test_version_is_the_version(home: Path) -> None:
     assert run("--version", cwd=home) == Done(0, f"unirun {unirun.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", "map", "info", "explain"])
+@pytest.mark.parametrize("command", ["", "map", "config", "info", "explain"])
 def test_help_explains_itself_and_the_exit_status(home: Path, command: str) -> None:
     done = run(*command.split(), "--help", cwd=home, COLUMNS="80")
     assert (done.status, done.err) == (0, "")
@@ -217,3 +231,69 @@ def test_help_imports_no_engine(arguments: list[str]) -> None:
     assert not loaded & heavy
     ours = {name for name in loaded if name.startswith("unirun.")}
     assert ours <= {"unirun.cli", "unirun.cli.status"}
+
+
+# -- config ---------------------------------------------------------------------------------------
+
+PYPROJECT = """\
+[tool.unirun]
+grace = "500ms"
+[tool.unirun.backend.process]
+grace = 2
+[tool.unirun.task."work:*"]
+timeout = 30
+[tool.unirun.profile.test]
+routes.io = "lost"
+"""
+
+
+def test_config_shows_what_holds_where_it_comes_from_and_what_it_hides(home: Path) -> None:
+    file = home / "pyproject.toml"
+    file.write_text(PYPROJECT)
+    done = run("config", cwd=home, UNIRUN_PROFILE="test", UNIRUN_GRACE="4")
+    route = f"pyproject.toml [tool.unirun.profile.test] (line 8 of {file})"
+    table = f"pyproject.toml [tool.unirun.backend.process] (line 4 of {file})"
+    base = f"pyproject.toml [tool.unirun] (line 2 of {file})"
+    rule = f'pyproject.toml [tool.unirun.task."work:*"] (line 6 of {file})'
+    unknown = "unknown backend 'lost'; backends: "
+    assert (done.status, done.err) == (0, "")
+    assert done.out.partition(unknown)[0] == (
+        f"settings file: {file}\n"
+        "profile: test (of test)\n"
+        "settings:\n"
+        "  grace                  4.0     UNIRUN_GRACE\n"
+        f"                         0.5     hidden, of {base}\n"
+        f'  routes.io              "lost"  {route}\n'
+        "  backend.process.grace  4.0     UNIRUN_GRACE\n"
+        f"                         2.0     hidden, of {table}\n"
+        f"                         0.5     hidden, of {base}\n"
+        "rules for tasks, the first that has a key wins:\n"
+        f"  work:*  timeout  30.0  {rule}\n"
+        "to be looked at:\n"
+        f"  {route}: "
+    )
+
+
+def test_config_as_json_has_everything(home: Path) -> None:
+    (home / "pyproject.toml").write_text(PYPROJECT)
+    (home / "unirun.toml").write_text("retries = 3\nprofile.ci.retries = 4\n")
+    found = json.loads(run("config", "--json", cwd=home, UNIRUN_REQUIRE="killable").out)
+    assert found["file"] == str(home / "unirun.toml")
+    assert (found["profile"], found["profiles"], found["rules"]) == (None, ["ci"], [])
+    assert setting(found, "require") == (["killable"], "UNIRUN_REQUIRE")
+    assert setting(found, "grace") == (3.0, "default")
+    beside = "has settings, too, and is not read: unirun.toml beside it comes first"
+    assert found["notes"] == [f"{home / 'pyproject.toml'} {beside}"]
+
+
+def test_config_without_any_setting_says_so_and_shows_the_defaults_if_asked(home: Path) -> None:
+    says = "settings file: none\nsettings: all default (--all shows them)\n"
+    assert run("config", cwd=home) == Done(0, says, "")
+    rows = [line.split() for line in run("config", "--all", cwd=home).out.splitlines()]
+    assert ["grace", "3.0", "default"] in rows
+
+
+def test_config_says_what_is_wrong_and_fails(home: Path) -> None:
+    done = run("config", cwd=home, UNIRUN_ROUTES="io=thred")
+    says = "unirun: error: UNIRUN_ROUTES: unknown backend 'thred'; did you mean 'thread'?\n"
+    assert done == Done(2, "", says)

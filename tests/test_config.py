@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from settings_files import pyproject, why, write
 
-from unirun import _config
-from unirun._config import config, configure, load, reset, snapshot, stamp
+from unirun import _config, _context
+from unirun._config import carried, config, configure, load, reset, snapshot, stamp
 from unirun._errors import ConfigError, SerializationError
 from unirun._settings import KEYS, POOL_KEYS
 
@@ -143,12 +144,12 @@ def test_none_is_a_value_that_hides_the_layers_below() -> None:
 
 def test_configure_adds_to_what_was_configured_before() -> None:
     configure(max_workers=3, routes={"cpu": "inline"}, backend={"process": {"grace": 1}})
-    configure(grace=2, routes={"io": "inline"}, backend={"process": {"nice": 5}})
+    configure(grace=2, routes={"io": "inline"}, backend={"process": {"window": 5}})
     resolved = load().resolve()
     assert (resolved["max_workers"], resolved["grace"]) == (3, 2.0)
     assert (resolved["routes"]["cpu"], resolved["routes"]["io"]) == ("inline", "inline")
     assert resolved.backend_options("process")["grace"] == 1.0
-    assert resolved.backend_options("process")["nice"] == 5
+    assert resolved.backend_options("process")["window"] == 5
 
 
 def test_a_bad_configure_changes_nothing() -> None:
@@ -195,13 +196,13 @@ def test_options_of_a_backend_win_over_the_general_ones_of_their_layer(here: Pat
         "[tool.unirun.backend.process]",
         'max_workers = "all"',
         'grace = "500ms"',
-        'cgroup = "batch"',
+        "window = 7",
     )
     resolved = load().resolve()
     assert resolved.backend_options("thread")["max_workers"] == 2
     process = resolved.backend_options("process")
-    assert (process["max_workers"], process["grace"], process["cgroup"]) == ("all", 0.5, "batch")
-    assert set(process) == {*POOL_KEYS, "cgroup"}
+    assert (process["max_workers"], process["grace"], process["window"]) == ("all", 0.5, 7)
+    assert set(process) == {*POOL_KEYS, "window"}
     line_6 = f"pyproject.toml [tool.unirun.backend.process] (line 6 of {path})"
     assert resolved.source("backend.process.grace") == line_6
     assert ("backend.process.grace", 0.5, line_6) in resolved.explain()
@@ -371,34 +372,42 @@ def test_a_stamp_of_another_thread_is_equal_only_if_it_says_the_same() -> None:
 # -- worker processes --------------------------------------------------------------------------
 
 WORKER = """
-import json, sys
+import json, pickle, sys
 from unirun import _config, _context
+settings, blocks = pickle.load(sys.stdin.buffer)
 late = sys.argv[1] == "late"  # a preloaded module imported _config, and configured, before
 if late:
     _config.configure(name="preloaded", priority=7)
-_context.inherited_settings = sys.stdin.buffer.read()
+_context.inherited_settings = settings
+if blocks is not None:
+    _context.blocks.set(blocks)
 if not late:
     _config.configure(name="own", priority=7)
 resolved = _config.load().resolve(task="app:run")
 with _config.config(queue_timeout=8):
     inner = _config.load().resolve()
-again = _config._context.inherited_settings is not None and _config.snapshot()
+again = [_config.snapshot(), _config.carried() or b""]
+_context.blocks.set(())
+outside = _config.load().resolve()["timeout"]
 _config.reset()
 print(json.dumps({
     "values": {k: v for k, v in resolved.items() if k not in ("require", "preload")},
     "sources": {k: resolved.source(k) for k in resolved},
     "inner": [inner["timeout"], inner["queue_timeout"]],
-    "again": len(again) > 0,
+    "again": [len(data) > 0 for data in again],
+    "outside": outside,
     "after_reset": _config.load().resolve()["timeout"],
 }))
 """
 
 
-def in_a_worker(settings: bytes, directory: Path, mode: str = "early") -> dict[str, Any]:
-    """What a process that inherits `settings` resolves, in another directory."""
+def in_a_worker(
+    settings: bytes, directory: Path, mode: str = "early", blocks: bytes | None = None
+) -> dict[str, Any]:
+    """What a call with these `blocks` resolves in a worker with these `settings`, elsewhere."""
     done = subprocess.run(
         [sys.executable, "-c", WORKER, mode],
-        input=settings,
+        input=pickle.dumps((settings, blocks)),
         capture_output=True,
         cwd=directory,
         timeout=TIMEOUT,
@@ -417,8 +426,10 @@ def test_a_worker_starts_with_what_its_parent_said(
     elsewhere = pyproject(here / "elsewhere", "retries = 5", "grace = 5").parent
     monkeypatch.setenv("UNIRUN_EXIT_GRACE", "6")
     configure(max_workers="half", name="parent", routes={"cpu": "inline"}, deadline=1e6)
-    with config(timeout=3, deadline=1e6, backend={"process": {"nice": 5}}):
-        found = in_a_worker(snapshot(), elsewhere, mode)
+    with config(timeout=3, deadline=1e6, backend={"process": {"window": 5}}):
+        blocks = carried()
+        settings = snapshot()
+    found = in_a_worker(settings, elsewhere, mode, blocks)
     values, sources = found["values"], found["sources"]
     assert (values["max_workers"], values["timeout"]) == ("half", 3.0)
     assert (sources["max_workers"], sources["timeout"]) == ("configure()", "with config()")
@@ -432,8 +443,8 @@ def test_a_worker_starts_with_what_its_parent_said(
     assert values["name"] == {"early": "own", "late": "preloaded"}[mode]
     assert values["priority"] == 7
     assert found["inner"] == [3.0, 8.0]
-    assert found["again"]
-    assert found["after_reset"] is None
+    assert found["again"] == [True, True]
+    assert found["outside"] is found["after_reset"] is None  # a block is its call's, no worker's
 
 
 PROGRAM = """
@@ -441,7 +452,7 @@ import sys
 from unirun._config import configure, snapshot
 class Refused(Exception):
     pass
-configure(timeout=3, backend={"process": {"retry_on": Refused}})
+configure(timeout=3, backend={"dask": {"retry_on": Refused}})
 sys.stdout.buffer.write(snapshot())
 """
 
@@ -456,7 +467,10 @@ def test_what_lives_in_the_main_of_a_program_travels_too(here: Path) -> None:
 def test_a_setting_no_worker_can_read_is_named() -> None:
     configure(backend={"dask": {"client": threading.Lock()}})
     text = why(SerializationError, snapshot)
-    assert text.startswith("a setting of configure() or config() cannot be pickled")
+    assert text.startswith("a setting of configure() cannot be pickled")
+    with config(backend={"dask": {"client": threading.Lock()}}):
+        text = why(SerializationError, carried)
+    assert text.startswith("a setting of config() cannot be pickled")
 
 
 def test_a_parent_whose_settings_cannot_be_read_is_a_config_error(
@@ -464,3 +478,12 @@ def test_a_parent_whose_settings_cannot_be_read_is_a_config_error(
 ) -> None:
     monkeypatch.setattr("unirun._context.inherited_settings", b"cnot_there\nThing\n.")
     assert "the settings of the parent process cannot be read" in why(ConfigError, load)
+
+
+def test_blocks_that_cannot_be_read_where_a_call_runs_are_a_config_error() -> None:
+    def resolve() -> None:
+        _context.blocks.set(b"cnot_there\nThing\n.")
+        load().resolve()
+
+    text = why(ConfigError, contextvars.copy_context().run, resolve)
+    assert text.startswith("the config() blocks this call was submitted in cannot be read here")

@@ -114,7 +114,7 @@ WRONG = [
     ("proces", UnknownBackend, "unknown backend 'proces'; did you mean 'process'"),
     ("treads", UnknownBackend, "did you mean 'thread'"),
     ("elsewher", UnknownBackend, "did you mean 'elsewhere'"),
-    ("xyzzy", UnknownBackend, "unknown backend 'xyzzy'; known: coroutine, elsewhere"),
+    ("xyzzy", UnknownBackend, "unknown backend 'xyzzy'; backends: coroutine, elsewhere"),
     ("no_such_module:B", UnknownBackend, "there is no module 'no_such_module'"),
     ("json.no_such:B", UnknownBackend, "there is no module 'json.no_such'"),
     ("of_theirs:Elsewher", UnknownBackend, "'of_theirs' has no class 'Elsewher'"),

@@ -38,6 +38,7 @@ def test_every_default_is_a_value_its_own_key_accepts(key: _settings.Key) -> Non
 
 VALUES = {  # one that is not the default, as text and as it must arrive
     "max_workers": ("7", 7),
+    "blas_threads": ("3", 3),
     "start_method": ("spawn", "spawn"),
     "grace": ("500ms", 0.5),
     "idle_timeout": ("none", None),
@@ -52,6 +53,7 @@ VALUES = {  # one that is not the default, as text and as it must arrive
     "hang_warning": ("1m", 60.0),
     "manager": ("process", "process"),
     "kind": ("native", "native"),
+    "auto": ("frozen", "frozen"),
     "require": ("killable,isolation", frozenset({"killable", "isolation"})),
     "timeout": ("30s", 30.0),
     "queue_timeout": ("1h", 3600.0),

@@ -8,9 +8,11 @@ from settings_files import pyproject, why, write
 from unirun._config import load
 from unirun._errors import ConfigError
 from unirun._settings import KEYS, misplaced
+from unirun._sources import LARGEST
 
 KINDS = "kinds: auto, cpu, io, native, async, isolated"
 CODE_ONLY = "deadline is a moment of this process and can be set in code only; use timeout instead"
+NO_PROFILE = "UNIRUN_PROFILE: unknown profile 'test'; profiles: none (no settings file was found)"
 TIMEOUT = 30.0
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -42,7 +44,14 @@ pytestmark = pytest.mark.usefixtures("here")
         ),
         ("UNIRUN_KIND", "cpuu", f"UNIRUN_KIND: unknown kind 'cpuu'; did you mean 'cpu'? {KINDS}"),
         ("UNIRUN_DEADLINE", "3", f"UNIRUN_DEADLINE: {CODE_ONLY}"),
-        ("UNIRUN_PROFILE", "test", "UNIRUN_PROFILE: unknown profile 'test'; profiles: none"),
+        (
+            "UNIRUN_X",
+            "1",
+            "unknown environment variable 'UNIRUN_X'; environment variables: "
+            + ", ".join(f"UNIRUN_{key.upper()}" for key in KEYS if key != "deadline")
+            + ", UNIRUN_CONFIG, UNIRUN_PROFILE, UNIRUN_WITHOUT",
+        ),
+        ("UNIRUN_PROFILE", "test", NO_PROFILE),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(
@@ -52,7 +61,7 @@ def test_a_mistake_in_the_environment_names_the_variable(
     assert why(ConfigError, load) == says
 
 
-@pytest.mark.parametrize("name", ["TRACE", "MONITOR", "AUTO", "CONFIG", "PROFILE"])
+@pytest.mark.parametrize("name", ["TRACE", "MONITOR", "CONFIG", "PROFILE"])
 def test_variables_of_ours_that_are_no_settings_are_left_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,23 +150,69 @@ def test_malformed_toml_names_file_and_line(lines: list[str], place: str, here: 
     path = pyproject(here, *lines)
     text = why(ConfigError, load)
     assert text.startswith(f"{path}: malformed TOML: ")
-    assert text.endswith(place)
+    assert text.endswith(f"{place}; mend it, or set UNIRUN_CONFIG='' to read no file")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("grace = " + "9" * 5000, "Exceeds the limit"),
+        ("preload = " + "[" * 5000, "recursion"),
+        ("grace = 1\ngrace = 2", "Cannot overwrite a value"),
+        ("grace = 25:00:00", "Expected newline or end of document"),
+    ],
+    ids=["digits", "depth", "twice", "hour"],
+)
+def test_whatever_the_parser_says_is_a_config_error(line: str, says: str, here: Path) -> None:
+    path = write(here / "unirun.toml", line)
+    text = why(ConfigError, load)
+    assert text.startswith(f"{path}: malformed TOML: ")
+    assert says in text
+    assert len(text) < 500
+
+
+def test_a_file_that_is_far_too_long_is_not_read(here: Path) -> None:
+    path = write(here / "unirun.toml", "#" * (LARGEST + 1))
+    says = f"is no settings file, it has more than {LARGEST} characters"
+    assert why(ConfigError, load).startswith(f"{path}: {says}; make it shorter, or set")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that fails to read")
+def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIRUN_CONFIG", "/proc/self/mem")
+    text = why(ConfigError, load)
+    assert text.startswith("/proc/self/mem: cannot be read ([Errno 5] ")
+    assert text.endswith("; make it readable, or set UNIRUN_CONFIG='' to read no file")
+
+
+def test_the_mark_that_editors_of_windows_write_is_read_over(here: Path) -> None:
+    path = here / "unirun.toml"
+    path.write_bytes(b"\xef\xbb\xbfkind = 'io'\r\nretries = 2\r\n")
+    resolved = load().resolve()
+    assert (resolved["kind"], resolved["retries"]) == ("io", 2)
+    assert resolved.source("retries") == f"unirun.toml (line 2 of {path})"
+
+
+def test_an_option_of_one_backend_for_all_is_told_where_it_belongs(here: Path) -> None:
+    path = write(here / "unirun.toml", "", "arrays = 'copy'")
+    says = "arrays is an option of one backend; write it as backend.process.arrays"
+    assert why(ConfigError, load) == f"unirun.toml (line 2 of {path}): {says}"
 
 
 def test_an_unknown_profile_is_answered_with_those_there_are(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pyproject(here, "profile.test.kind = 'io'", "profile.ci.kind = 'io'")
+    path = pyproject(here, "profile.test.kind = 'io'", "profile.ci.kind = 'io'")
     monkeypatch.setenv("UNIRUN_PROFILE", "tset")
     says = "UNIRUN_PROFILE: unknown profile 'tset'; did you mean 'test'? profiles: test, ci"
-    assert why(ConfigError, load) == says
+    assert why(ConfigError, load) == f"{says} (in {path})"
 
 
 def test_a_file_that_is_no_text_is_named(here: Path) -> None:
     (here / "unirun.toml").write_bytes(b"kind = '\xff'")
     text = why(ConfigError, load)
     assert text.startswith(f"{here}/unirun.toml: cannot be read ('utf-8' codec")
-    assert text.endswith("mend it, or set UNIRUN_CONFIG='' to read no file")
+    assert text.endswith("save it as UTF-8, or set UNIRUN_CONFIG='' to read no file")
 
 
 def test_a_table_of_ours_that_is_none_is_named(here: Path) -> None:
@@ -278,6 +333,41 @@ def test_a_line_number_is_found_whatever_the_spelling(here: Path) -> None:
     header = "[tool.unirun.'task'.\"m:*\"]"
     resolved = load().resolve(task="m:f")
     assert resolved.source("resources") == f"pyproject.toml {header} (line 3 of {path})"
+
+
+def test_a_line_number_counts_what_only_looks_like_settings(here: Path) -> None:
+    lines = [
+        "[project]",
+        'description = """',
+        "[tool.unirun]",
+        "retries = 1",
+        """it's \\" unirun",""" + '"""',
+        "keywords = [",
+        "  'a = \"',  # retries = 3, [x",
+        "  [ 'b' ],",
+        "]",
+        "[tool.unirun]  # [here",
+        "preload = [",
+        "  'json', 'email',",
+        "  # retries = 5",
+        "]",
+        "backend.of_others.matrix = [",
+        "  [ 1, 2 ],",
+        "]",
+        "name = '''",
+        "retries = 6'''",
+        "retries = 'seven'",
+    ]
+    path = write(here / "pyproject.toml", *lines)
+    number = lines.index("retries = 'seven'") + 1
+    place = f"pyproject.toml [tool.unirun] (line {number} of {path})"
+    assert why(ConfigError, load).startswith(f"{place}: cannot use 'seven' as retries")
+
+
+def test_a_line_number_counts_lines_as_editors_do(here: Path) -> None:
+    path = here / "unirun.toml"
+    path.write_text("name = 'a\u2028b\u0085c'\nretries = 2\n", encoding="utf-8")
+    assert load().resolve().source("retries") == f"unirun.toml (line 2 of {path})"
 
 
 # -- rules for tasks ---------------------------------------------------------------------------

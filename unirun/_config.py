@@ -16,7 +16,8 @@ Only `routes` is merged over the layers, kind by kind.  Within a layer, what it 
 backend wins over what it says for all.
 
 `load` freezes 7 and 8.  3 and 6 are read whenever a call is resolved, and `stamp` tells cheaply
-whether they are what they were.  A worker process starts with its parent's 3, 6 and 8.
+whether they are what they were.  A worker process starts with its parent's 6 and 8; 3
+comes with each call, which the worker outlives, and holds for what that call submits.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from fnmatch import fnmatchcase
 
 from unirun import _context
@@ -34,6 +34,7 @@ from unirun._records import record
 from unirun._settings import KEYS, POOL_KEYS, UnknownOption, unknown
 from unirun._sources import (
     Section,
+    check_mix,
     check_options,
     forget_files,
     from_code,
@@ -53,6 +54,7 @@ __all__ = [
     "Layers",
     "Resolution",
     "UnknownOption",
+    "carried",
     "check_options",
     "config",
     "configure",
@@ -71,7 +73,6 @@ class _Inherited:
     """What a worker process got from its parent; `blob` is what it was read from."""
 
     blob: bytes | None = None
-    active: tuple[Section, ...] = ()
     files: tuple[Section, ...] | None = None
 
 
@@ -80,9 +81,12 @@ class _Inherited:
 _lock = threading.Lock()
 _configured = Section("configure()", {})
 _inherited = _Inherited()
-# The with-blocks this context is in, outermost first. A tuple, not a token per block: a block
-# that is left takes out its own section even if generators leave theirs out of order.
-_active: ContextVar[tuple[Section, ...]] = ContextVar("unirun_config", default=())
+# The with-blocks this context is in. A tuple, not a token per block: a block that is left takes
+# out its own section even if generators leave theirs out of order.
+_active = _context.blocks
+# What was made of the bytes a call came with, for the calls that come with the same ones: only
+# ever replaced whole.
+_arrived: tuple[bytes, tuple[Section, ...]] = (b"", ())
 
 
 # -- what users call ---------------------------------------------------------------------------
@@ -99,13 +103,17 @@ def configure(**keys: Unpack[Settings]) -> None:
     section = from_code(keys, "configure()")
     _inherit()
     with _lock:
-        _configured = _configured.under(section)
+        both = _configured.under(section)
+        check_mix(both.values, lambda *_: "configure()")
+        _configured = both
 
 
 class config:
     """These settings for the calls submitted inside a `with` block.
 
-    They hold in this thread or asyncio task and in the tasks it starts, not in other threads.
+    They hold in this thread or asyncio task and in the tasks it starts, not in other threads. What
+    those calls submit has them too, in threads and in worker processes, and a map that is made in
+    the block for all its items. Settings of a pool hold for pools that start in the block.
     Blocks nest, and one object can be entered again. Raises what `configure` raises, at once.
     """
 
@@ -113,11 +121,13 @@ class config:
         self._section = from_code(keys, "with config()")
 
     def __enter__(self) -> None:
-        _active.set((*_active.get(), self._section))
+        _active.set((*_blocks(), self._section))
 
-    def __exit__(self, *_: object) -> None:
-        sections = _active.get()
+    def __exit__(self, exc_type: object = None, *_: object) -> None:
+        sections = _blocks()
         if self._section not in sections:
+            if exc_type is not None:  # which says more; or a generator that nobody reads any more
+                return
             raise RuntimeError(
                 "a config() block was left in another thread or context than it was entered in; "
                 "leave it where it was entered"
@@ -135,7 +145,7 @@ del _public
 
 
 def stamp() -> tuple[object, object]:
-    """Equal to an earlier one as long as `configure()` and `config()` say the same here."""
+    """Equal to an earlier one as long as `configure()` and `config()` say the same; hashable."""
     return (_configured, _active.get())
 
 
@@ -158,9 +168,56 @@ def snapshot(layers: Layers | None = None) -> bytes:
     """
     layers = layers or load()
     # A deadline belongs to the calls made now, and travels with each; a worker outlives it.
-    active = tuple(section.without("deadline") for section in _inherited.active + _active.get())
-    state = (_configured.without("deadline"), active, layers._files)
-    return dumps(state, "a setting of configure() or config()")
+    state = (_configured.without("deadline"), layers._files)
+    return dumps(state, "a setting of configure()")
+
+
+def carried() -> bytes | None:
+    """The `with config()` blocks this is in, for a call that runs in another process.
+
+    None if there are none. Raises SerializationError for a value that no worker could read.
+    """
+    active = _active.get()
+    if isinstance(active, bytes):
+        return active
+    said = [section.without("deadline") for section in active]
+    said = [section for section in said if section.values or section.tables]
+    return dumps(tuple(said), "a setting of config()") if said else None
+
+
+class inside:
+    """A `with` block in the config() blocks that `_context.blocks` had at another time or place."""
+
+    def __init__(self, blocks: object) -> None:
+        self._token = _active.set(blocks)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        _active.reset(self._token)
+
+
+def _blocks() -> tuple[Section, ...]:
+    """The `with config()` blocks this is in, those of the caller first."""
+    global _arrived
+    active = _active.get()
+    if not isinstance(active, bytes):
+        blocks: tuple[Section, ...] = active
+        return blocks
+    data, sections = _arrived
+    if data != active:
+        sections = _read(active, "the config() blocks this call was submitted in")
+        _arrived = (active, sections)
+    return sections
+
+
+def _read(data: bytes, what: str) -> Any:
+    try:
+        return loads(data)
+    except Exception as exc:
+        text = f"{what} cannot be read here ({type(exc).__name__}: {exc})"
+        raise ConfigError(f"{text}; import what they need where workers find it") from exc
 
 
 def reset() -> None:
@@ -207,7 +264,7 @@ class Layers:
             *self._forced,
             Section("options()", call),
             Section("Executor()", own),
-            *reversed(_inherited.active + _active.get()),
+            *reversed(_blocks()),
             *self._rules(task),
             Section("@task", decorator),
             Section("Executor()", hint),
@@ -228,10 +285,21 @@ class Layers:
         # The sort is stable: of two equal patterns the one of the profile stays first.
         return [rule for _, rule in sorted(rules, key=lambda found: -len(found[0]))]
 
+    def rules(self) -> list[tuple[str, str, Any, str]]:
+        """Every (pattern, key, value, source) of the rules for tasks, in the order they hold."""
+        found = [item for section in self._files for item in section.rules.items()]
+        found.sort(key=lambda item: -len(item[0]))
+        return [
+            (pattern, key, value, rule.where(key))
+            for pattern, rule in found
+            for key, value in rule.values.items()
+        ]
+
     def backend_names(self) -> dict[str, str]:
-        """The backends that code, environment or file name, and where each is named first."""
+        """The backends that code, environment or file name, rules too; and where each is first."""
         found: dict[str, str] = {}
-        for part in self.resolve()._sections[:-1]:
+        rules = [rule for section in self._files for rule in section.rules.values()]
+        for part in (*self.resolve()._sections[:-1], *rules):
             for kind, name in part.values.get("routes", {}).items():
                 found.setdefault(name, part.where("routes", kind))
             for name, options in part.tables.items():
@@ -284,44 +352,40 @@ class Resolution(Mapping[str, Any]):
         if key == "routes":
             sources = [self.source(f"routes.{kind}") for kind in self["routes"]]
             return ", ".join(dict.fromkeys(sources))
-        table, _, rest = key.partition(".")
-        if table == "routes" and rest in self["routes"]:
-            return self._route_source(rest)
-        if table == "backend" and rest:
-            return self._option_source(*rest.rsplit(".", 1))
-        return self._value_source(key)
+        for _, source in self._said_of(key):
+            return source
+        raise KeyError(unknown("key", key, [key for key, _ in self.said()]))
 
     def explain(self) -> list[tuple[str, Any, str]]:
         """Every (key, value, source); routes and the options of single backends one by one."""
-        rows: list[tuple[str, Any]] = []
-        for key, value in self.items():
-            if key == "routes":
-                rows += [(f"routes.{kind}", backend) for kind, backend in value.items()]
-            else:
-                rows.append((key, value))
+        return [(key, *said[0]) for key, said in self.said()]
+
+    def said(self) -> list[tuple[str, list[tuple[Any, str]]]]:
+        """For each of these keys, every (value, source), highest first: the others are hidden."""
+        keys = [key for key in self if key != "routes"]
+        at = keys.index("kind") + 1
+        keys[at:at] = [f"routes.{kind}" for kind in self["routes"]]
         for name in sorted({name for section in self._sections for name in section.tables}):
-            options = self.backend_options(name)
             own = {option for section in self._sections for option in section.tables.get(name, ())}
-            rows += [(f"backend.{name}.{option}", options[option]) for option in sorted(own)]
-        return [(key, value, self.source(key)) for key, value in rows]
+            keys += [f"backend.{name}.{option}" for option in sorted(own)]
+        return [(key, list(self._said_of(key))) for key in keys]
 
-    def _value_source(self, key: str) -> str:
+    def _said_of(self, key: str) -> Iterator[tuple[Any, str]]:
+        table, _, rest = key.partition(".")
         for section in self._sections:
-            if key in section.values:
-                return section.where(key)
-        raise KeyError(unknown("key", key, KEYS))
-
-    def _route_source(self, kind: str) -> str:
-        setters = (part for part in self._sections if kind in part.values.get("routes", ()))
-        return next(setters).where("routes", kind)
-
-    def _option_source(self, name: str, option: str = "") -> str:
-        for section in self._sections:
-            if option in section.tables.get(name, ()):
-                return section.where("backend", name, option)
-            if option in POOL_KEYS and option in section.values:
-                return section.where(option)
-        raise KeyError(f"nothing sets backend.{name}.{option}")
+            if table == "routes" and rest:
+                if rest in section.values.get("routes", _NOTHING):
+                    yield section.values["routes"][rest], section.where("routes", rest)
+                continue
+            name = key
+            if table == "backend" and rest:
+                backend, _, name = rest.rpartition(".")
+                if name in section.tables.get(backend, _NOTHING):
+                    yield section.tables[backend][name], section.where("backend", backend, name)
+                if name not in POOL_KEYS:
+                    continue
+            if name in section.values:
+                yield section.values[name], section.where(name)
 
 
 # -- what a worker gets ------------------------------------------------------------------------
@@ -331,8 +395,9 @@ def _file_sections(environ: Mapping[str, str]) -> tuple[Section, ...]:
     found = settings_file(environ)
     profile = environ.get("UNIRUN_PROFILE", "").strip()
     if profile and (found is None or profile not in found.profiles):
-        known = found.profiles if found else ()
-        raise ConfigError(f"UNIRUN_PROFILE: {unknown('profile', profile, known)}")
+        place = f"in {found.path}" if found else "no settings file was found"
+        what = unknown("profile", profile, found.profiles if found else ())
+        raise ConfigError(f"UNIRUN_PROFILE: {what} ({place})")
     if found is None:
         return ()
     return (found.profiles[profile], found.base) if profile else (found.base,)
@@ -347,11 +412,7 @@ def _inherit() -> None:
     blob = _context.inherited_settings
     if blob is _inherited.blob or blob is None:
         return
-    try:
-        configured, active, files = loads(blob)
-    except Exception as exc:
-        text = f"the settings of the parent process cannot be read here ({exc})"
-        raise ConfigError(f"{text}; import what they need where workers find it") from exc
+    configured, files = _read(blob, "the settings of the parent process")
     with _lock:  # two threads may do this one after the other; the second changes nothing
         _configured = configured.under(_configured)
-        _inherited = _Inherited(blob, active, files)
+        _inherited = _Inherited(blob, files)

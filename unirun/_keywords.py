@@ -13,6 +13,7 @@ class Settings(TypedDict, total=False):
     """Each setting, and what it may be given as."""
 
     max_workers: int | str | None
+    blas_threads: int | str | None
     start_method: str | None
     grace: float | str
     idle_timeout: float | str | None
@@ -29,6 +30,7 @@ class Settings(TypedDict, total=False):
     backend: str | Mapping[str, Mapping[str, Any]] | None
     kind: str
     routes: Mapping[str, str] | str
+    auto: str
     require: Iterable[str]
     timeout: float | str | None
     queue_timeout: float | str | None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["BUILTIN", "available", "begin", "load", "names"]
+__all__ = ["BUILTIN", "available", "begin", "load", "misspelt", "names"]
 
 BUILTIN = {
     "coroutine": "unirun.backends.coroutine:CoroutineBackend",
@@ -51,7 +51,8 @@ def load(name: str) -> type[Backend]:
 
     for entry_point in entry_points(group=GROUP, name=name):
         return _import(name, entry_point.value)
-    raise UnknownBackend(f"unknown backend {name!r}{_suggest(name)}; known: {', '.join(names())}")
+    known = f"backends: {', '.join(names())}, or 'module:Class'"
+    raise UnknownBackend(f"unknown backend {name!r};{_suggest(name)} {known}")
 
 
 def begin(name: str | None) -> Callable[[], None] | None:
@@ -118,8 +119,18 @@ def _explain(name: str, module: str, exc: ModuleNotFoundError) -> UnirunError | 
     return BackendUnavailable(f"the {name!r} backend needs {missing!r}; {remedy}")
 
 
+def misspelt(name: str) -> str | None:
+    """The built-in backend that is meant by a name nobody has; None if it may be right."""
+    if name in BUILTIN or ":" in name:
+        return None
+    from difflib import get_close_matches  # only who names others pays for it
+
+    close = get_close_matches(name.lower(), BUILTIN, n=1, cutoff=0.75)
+    return close[0] if close and name not in names() else None
+
+
 def _suggest(name: str) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name, names(), n=1)
-    return f"; did you mean {close[0]!r}" if close else ""
+    return f" did you mean {close[0]!r}?" if close else ""

@@ -25,6 +25,7 @@ __all__ = [
     "CALL_KEYS",
     "KEYS",
     "KINDS",
+    "OWN_OPTIONS",
     "POOL_KEYS",
     "REQUIREMENTS",
     "ROUTING_KEYS",
@@ -32,7 +33,10 @@ __all__ = [
     "UnknownOption",
     "misplaced",
     "parse",
+    "parse_option",
+    "shown",
     "unknown",
+    "whose",
     "worker_count",
 ]
 
@@ -91,10 +95,16 @@ def _moment(value: Any) -> float:
 
 def _bytes(value: Any) -> int:
     # A float, too: TOML reads 1e9 as one.
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError
     size = int(_number(value, _SIZES)) if isinstance(value, str | float) else _whole(value)
     if size < 1:
         raise ValueError
     return size
+
+
+def _room(value: Any) -> int:
+    return 0 if value in (0, "0") and not isinstance(value, bool) else _bytes(value)
 
 
 def _whole(value: Any) -> int:
@@ -117,6 +127,11 @@ def _workers(value: Any) -> int | str | None:
     if isinstance(value, str) and value.strip().lower() in WORKER_WORDS:
         return value.strip().lower()
     return None if value == "auto" else _at_least(1)(value)
+
+
+def _threads_or_auto(value: Any) -> int | str:
+    is_auto = isinstance(value, str) and value.strip().lower() == "auto"
+    return "auto" if is_auto else _at_least(1)(value)
 
 
 def _pending(value: Any) -> tuple[int | None, int | None]:
@@ -168,12 +183,12 @@ def _word(value: Any) -> str:
     return _text(value)
 
 
-def _one_of(what: str, words: Collection[str]) -> Callable[[Any], str]:
+def _one_of(what: str, words: Collection[str], many: str = "") -> Callable[[Any], str]:
     def read(value: Any) -> str:
         for word in words:  # the plain str of the table, also for a member of a StrEnum
             if word == _text(value):
                 return word
-        raise ConfigError(unknown(what, _text(value), words))
+        raise ConfigError(unknown(what, _text(value), words, many))
 
     return read
 
@@ -257,18 +272,23 @@ _SIZE = Form(_bytes, "a number of bytes, 1 or more, such as 1e6, '512MB' or '2Gi
 _WHOLE = Form(_whole, "a whole number")
 # These two begin like the texts of concurrent.futures, which people match.
 _WORKERS = Form(_workers, "greater than 0: a whole number, 'all' or 'half'")
+_THREADS_OR_AUTO = Form(_threads_or_auto, ">= 1: a whole number, or 'auto'")
 _ONE_OR_MORE = Form(_at_least(1), ">= 1: a whole number")
 _PENDING = Form(
     _pending, "a number of calls, of bytes with their unit, or both: 1000, '64MiB', '1000, 64MiB'"
 )
-_WHEN_FULL = Form(_one_of("choice", ("block", "raise")), "block or raise")
+_WHEN_FULL = Form(_one_of("choice of when_full", ("block", "raise"), "choices"), "block or raise")
 _RETRIES = Form(_retries, "a whole number, 0 or more, or in code a Retry")
 _MODULES = Form(_modules, "names of modules, such as ['numpy', 'package.module']")
 _START_METHOD = Form(_start_method, f"one of {', '.join(START_METHODS)}")
-_PLACE = Form(_one_of("place", PLACES), f"one of {', '.join(PLACES)}")
+_PLACE = Form(_one_of("place of the manager", PLACES, "places"), f"one of {', '.join(PLACES)}")
 _BACKEND = Form(_word, "the name of a backend, such as 'thread' or 'process'")
 _NAME = Form(_word, "a string that is not empty")
 _KIND = Form(_kind, f"one of {', '.join(KINDS)}")
+_WAYS = ("learn", "frozen", "off")
+_AUTO = Form(_one_of("choice of auto", _WAYS, "choices"), "learn, frozen or off")
+_COPIES = Form(_one_of("choice of arrays", ("view", "copy"), "choices"), "view or copy")
+_ROOM = Form(_room, "a number of bytes, 0 or more, such as 1e6, '512MB' or '2GiB'")
 _ROUTES = Form(_routes, "kinds and backends, such as {cpu = 'process'} or 'cpu=process,io=thread'")
 _REQUIRE = Form(_requirements, f"some of {', '.join(REQUIREMENTS)}")
 _RESOURCES = Form(_resources, "names and amounts, such as {gpu = 1} or 'gpu=1,cpu=2'")
@@ -287,8 +307,27 @@ class Key:
 
 
 _TABLE = (
-    Key("max_workers", "pool", _or_none(_WORKERS), None, "how many calls may run at once"),
-    Key("start_method", "pool", _or_none(_START_METHOD), None, "how worker processes are started"),
+    Key(
+        "max_workers",
+        "pool",
+        _or_none(_WORKERS),
+        None,
+        "how many calls may run at once; none: by kind",
+    ),
+    Key(
+        "blas_threads",
+        "pool",
+        _or_none(_THREADS_OR_AUTO),
+        "auto",
+        "how many threads BLAS and OpenMP may use in each worker; auto: its share of the cores",
+    ),
+    Key(
+        "start_method",
+        "pool",
+        _or_none(_START_METHOD),
+        None,
+        "how worker processes start; none: zygote",
+    ),
     Key("grace", "pool", _SECONDS, 3.0, "how long a killed call may clean up before SIGKILL"),
     Key("idle_timeout", "pool", _or_none(_SECONDS), 60.0, "how long an idle worker is kept"),
     Key("preload", "pool", _MODULES, (), "modules that workers import before their first call"),
@@ -340,6 +379,7 @@ _TABLE = (
         dict(DEFAULT_ROUTES),
         "which backend a kind goes to; layers are merged, kind by kind",
     ),
+    Key("auto", "routing", _AUTO, "learn", "whether calls of kind 'auto' are measured to choose"),
     Key("require", "routing", _REQUIRE, frozenset(), "what the backend must be able to do"),
     Key("timeout", "call", _or_none(_SECONDS), None, "how long the body may run"),
     Key("queue_timeout", "call", _or_none(_SECONDS), None, "how long a call may wait to begin"),
@@ -352,6 +392,15 @@ _TABLE = (
     Key("killable", "call", _TRUTH_VALUE, False, "the call must run where it can be killed"),
 )
 
+# What built-in backends can be told beyond that, each by its own table; a test compares it with
+# what they say themselves. For those of others, only they know.
+OWN_OPTIONS: dict[str, dict[str, Form]] = {
+    "coroutine": {},
+    "inline": {"copy": _TRUTH_VALUE, "strict": _TRUTH_VALUE},
+    "process": {"window": _ONE_OR_MORE, "arrays": _COPIES, "arena_limit": _or_none(_ROOM)},
+    "thread": {},
+}
+
 KEYS: dict[str, Key] = {key.name: key for key in _TABLE}
 POOL_KEYS = tuple(key.name for key in _TABLE if key.scope == "pool")
 ROUTING_KEYS = tuple(key.name for key in _TABLE if key.scope == "routing")
@@ -360,26 +409,69 @@ CALL_KEYS = tuple(key.name for key in _TABLE if key.scope == "call")
 
 def parse(key: Key, value: Any, where: str) -> Any:
     """`value` in the normal form of `key`; ConfigError names `where` it was written."""
+    return _parsed(key.form, key.name, value, where)
+
+
+def parse_option(backend: str, name: str, value: Any, where: str) -> Any:
+    """The same for what the table of one backend says.
+
+    What a backend of others is told beyond the keys of every pool only it can judge.
+    """
+    if name in POOL_KEYS:
+        return parse(KEYS[name], value, where)
+    if backend not in OWN_OPTIONS:
+        return value
+    form = OWN_OPTIONS[backend].get(name)
+    if form is None:
+        known = (*POOL_KEYS, *OWN_OPTIONS[backend])
+        what = f"option of the {backend!r} backend"
+        raise ConfigError(f"{where}: {unknown(what, str(name), known, many='its options')}")
+    return _parsed(form, name, value, where)
+
+
+def _parsed(form: Form, name: str, value: Any, where: str) -> Any:
     try:
-        return key.form.parse(value)
+        return form.parse(value)
     except ConfigError as exc:
         # `from None`: the cause is the same sentence without the place.
         raise ConfigError(f"{where}: {exc}") from None
     except (ValueError, TypeError, KeyError, OverflowError):
-        text = f"cannot use {value!r} as {key.name}; {key.name} must be {key.form.allowed}"
+        text = f"cannot use {shown(value)} as {name}; {name} must be {form.allowed}"
         raise ConfigError(f"{where}: {text}") from None
 
 
-def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """The text for a `word` that is not among the `known`, with the one that was meant."""
+def shown(value: object) -> str:
+    """A value in an error: short, and whatever its own repr does."""
+    try:
+        text = repr(value)
+    except Exception:  # the user's own; or a number with too many digits  # noqa: BLE001
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:150]}... ({len(text)} characters)"
+
+
+def unknown(
+    what: str, word: str, known: Iterable[str], many: str = "", *, alike: float = 0.6
+) -> str:
+    """The text for a `word` that is not among the `known`, with the one that was meant.
+
+    `many` is what the known ones are called; `alike`, from 0 to 1, how close that one must be.
+    """
     from difflib import get_close_matches  # only mistakes pay for it
 
     words = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), words, n=1)
+    close = get_close_matches(word.lower(), words, n=1, cutoff=alike)
     hints = [f"did you mean {words[close[0]]!r}?"] if close else []
     if not close or len(words) <= 10:  # a long list would hide the answer
-        hints.append(f"{what}s: {', '.join(words.values()) or 'none'}")
-    return f"unknown {what} {word!r}; {' '.join(hints)}"
+        hints.append(f"{many or f'{what}s'}: {', '.join(words.values()) or 'none'}")
+    return f"unknown {what} {shown(word)}; {' '.join(hints)}"
+
+
+def whose(name: str) -> str | None:
+    """The text for an option of one backend that was given for all; None if none has it."""
+    owners = [backend for backend, options in OWN_OPTIONS.items() if name in options]
+    if not owners:
+        return None
+    return f"{name} is an option of one backend; write it as backend.{owners[0]}.{name}"
 
 
 def misplaced(key: Key) -> str:

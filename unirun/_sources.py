@@ -11,21 +11,33 @@ written.  Which section wins is no matter of this file; see `_config`.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping
 
-from unirun._errors import ConfigError
+from unirun._errors import ConfigError, UnsupportedByBackend
+from unirun._hints import Hint, check_hint, required
 from unirun._records import record
-from unirun._settings import KEYS, POOL_KEYS, UnknownOption, misplaced, parse, unknown
+from unirun._settings import (
+    KEYS,
+    UnknownOption,
+    misplaced,
+    parse,
+    parse_option,
+    shown,
+    unknown,
+    whose,
+)
 
 __all__ = [
     "FileSettings",
     "Section",
+    "check_mix",
     "check_options",
     "forget_files",
     "from_code",
     "from_environment",
+    "from_file",
+    "passed_over",
     "settings_file",
 ]
 
@@ -38,8 +50,12 @@ if TYPE_CHECKING:
     """Takes the path of a key inside its section, returns where it was written."""
 
 # Variables of ours that are no settings; each is read by the module it concerns.
-NOT_SETTINGS = frozenset({"CONFIG", "PROFILE", "TRACE", "MONITOR", "AUTO", "WITHOUT", "WORKER"})
+NOT_SETTINGS = frozenset({"CONFIG", "PROFILE", "TRACE", "MONITOR", "WITHOUT", "WORKER"})
+_NOT_FOR_USERS = {"WORKER", "TRACE", "MONITOR"}  # a mark of ours; and names that are kept free
 FILE_NAMES = ("unirun.toml", "pyproject.toml")  # in one directory, the first wins
+LARGEST = 1_000_000
+"""Characters of a settings file: more would hold up the program that reads it by mistake."""
+_OR_NONE = "set UNIRUN_CONFIG='' to read no file"
 _FOR_ONE_CALL = frozenset({"routing", "call"})
 _FOR_ALL = frozenset({"pool", "routing", "call"})
 
@@ -103,7 +119,18 @@ def check_options(options: Mapping[str, Any], where: str) -> dict[str, Any]:
 def from_code(keys: Mapping[str, Any], where: str) -> Section:
     """The keywords of `configure()` and `config()`; `backend` may be a name or options by name."""
     rest, tables = _split_backend(keys, lambda *_: where)
-    return Section(where, check_options(rest, where), tables)
+    values = check_options(rest, where)
+    check_mix(values, lambda *_: where)
+    return Section(where, values, tables)
+
+
+def check_mix(values: Mapping[str, Any], where: Where) -> None:
+    """Refuse what no backend could keep together."""
+    try:
+        check_hint(Hint(backend=values.get("backend"), require=required(values)))
+    except UnsupportedByBackend as exc:
+        guilty = next(key for key in ("require", "killable", "memory") if values.get(key))
+        raise ConfigError(f"{where(guilty)}: {exc}") from None
 
 
 def _checked(
@@ -117,7 +144,7 @@ def _checked(
     for name, value in raw.items():
         key = KEYS.get(name)
         if key is None:
-            raise error(f"{where(name)}: {unknown(what, name, KEYS)}")
+            raise error(f"{where(name)}: {whose(name) or unknown(what, name, KEYS)}")
         if key.scope not in scopes:
             raise error(f"{where(name)}: {misplaced(key)}")
         if key.code_only and error is not UnknownOption:
@@ -133,11 +160,10 @@ def _split_backend(raw: Mapping[str, Any], where: Where) -> tuple[dict[str, Any]
         return rest, {}
     found = {}
     for backend, options in rest.pop("backend").items():
-        table = _table(options, f"backend.{backend}", where("backend", backend))
-        found[backend] = {
-            option: parse(KEYS[option], value, where("backend", backend, option))
-            if option in POOL_KEYS
-            else value  # only the backend knows what it may be
+        name = parse(KEYS["backend"], backend, where("backend"))
+        table = _table(options, f"backend.{name}", where("backend", name))
+        found[name] = {
+            option: parse_option(name, option, value, where("backend", name, option))
             for option, value in table.items()
         }
     return rest, found
@@ -146,7 +172,9 @@ def _split_backend(raw: Mapping[str, Any], where: Where) -> tuple[dict[str, Any]
 def _table(value: Any, name: str, where: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
-    raise ConfigError(f"{where}: cannot use {value!r} as {name}; {name} must be a table of keys")
+    name = name if name.isprintable() else shown(name)
+    text = f"cannot use {shown(value)} as {name}; {name} must be a table of keys"
+    raise ConfigError(f"{where}: {text}")
 
 
 def _in_code_only(name: str) -> str:
@@ -166,12 +194,14 @@ def from_environment(environ: Mapping[str, str]) -> Section:
         key = KEYS.get(name)
         if key is None or variable != variable.upper():
             known = [f"UNIRUN_{key.upper()}" for key in KEYS if not KEYS[key].code_only]
-            known += [f"UNIRUN_{name}" for name in sorted(NOT_SETTINGS)]
-            raise ConfigError(unknown("environment variable", variable, known))
+            known += [f"UNIRUN_{name}" for name in sorted(NOT_SETTINGS - _NOT_FOR_USERS)]
+            # They all begin alike, which makes any two of them close.
+            raise ConfigError(unknown("environment variable", variable, known, alike=0.8))
         if key.code_only:
             raise ConfigError(f"{variable}: {_in_code_only(name)}")
         if text.strip():
             values[name] = parse(key, text, variable)
+    check_mix(values, lambda key: f"UNIRUN_{key.upper()}")
     sources = {path: f"UNIRUN_{path[0].upper()}" for path in _paths(values, {})}
     return Section("the environment", values, sources=sources)
 
@@ -188,9 +218,9 @@ class FileSettings:
     path: str
 
 
-# path -> ((mtime_ns, size), what is in it). Only ever replaced entry by entry, so that it needs
+# path -> (what it looked like, what is in it). Only ever replaced entry by entry, so that it needs
 # no lock: at worst two threads read the same file.
-_read_files: dict[str, tuple[tuple[int, int], FileSettings | None]] = {}
+_read_files: dict[str, tuple[tuple[int, ...], FileSettings | None]] = {}
 
 
 def forget_files() -> None:
@@ -217,7 +247,7 @@ def settings_file(environ: Mapping[str, str]) -> FileSettings | None:
 def _nearest() -> FileSettings | None:
     try:
         directory = os.getcwd()
-    except FileNotFoundError:  # it was deleted under our feet: no file can be near
+    except OSError:  # it was deleted under our feet, or is closed to us: no file can be near
         return None
     while True:
         for name in FILE_NAMES:
@@ -230,6 +260,18 @@ def _nearest() -> FileSettings | None:
         directory = parent
 
 
+def passed_over(path: str) -> str | None:
+    """The pyproject.toml beside that unirun.toml which has settings that are not read."""
+    directory, name = os.path.split(path)
+    other = os.path.join(directory, FILE_NAMES[1])
+    if name != FILE_NAMES[0]:
+        return None
+    try:
+        return other if _cached(other) is not None else None
+    except ConfigError:
+        return other  # nobody minds what is wrong with it
+
+
 def _cached(path: str) -> FileSettings | None:
     try:
         status = os.stat(path)
@@ -237,20 +279,28 @@ def _cached(path: str) -> FileSettings | None:
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    version = (status.st_mtime_ns, status.st_size)
+    # Not time and size alone: a file that was put in the place of another may have both.
+    version = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns)
     known = _read_files.get(path)
     if known is None or known[0] != version:
-        known = _read_files[path] = (version, _read_file(path))
+        known = _read_files[path] = (version, from_file(path))
     return known[1]
 
 
-def _read_file(path: str) -> FileSettings | None:
+def from_file(path: str) -> FileSettings | None:
+    """What it says to us; None for a pyproject.toml that says nothing."""
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as exc:
-        hint = "mend it, or set UNIRUN_CONFIG='' to read no file"
-        raise ConfigError(f"{path}: cannot be read ({exc}); {hint}") from exc
+        with open(path, encoding="utf-8-sig") as file:  # editors of Windows put a mark before it
+            text = file.read(LARGEST + 1)
+    except UnicodeDecodeError as exc:
+        text = f"{path}: cannot be read ({exc}); save it as UTF-8, or {_OR_NONE}"
+        raise ConfigError(text) from exc
+    except OSError as exc:
+        text = f"{path}: cannot be read ({exc}); make it readable, or {_OR_NONE}"
+        raise ConfigError(text) from exc
+    if len(text) > LARGEST:
+        limit = f"it has more than {LARGEST} characters"
+        raise ConfigError(f"{path}: is no settings file, {limit}; make it shorter, or {_OR_NONE}")
     if os.path.basename(path) != "pyproject.toml":
         return _TomlFile(path, text).settings(())
     # Most projects say nothing to us; do not import a parser for those.
@@ -261,15 +311,17 @@ class _TomlFile:
     """One TOML file and the line on which each of its keys stands."""
 
     def __init__(self, path: str, text: str) -> None:
-        import tomllib  # only who has a settings file pays for it
+        import tomllib  # only who has a settings file pays for these
+
+        from unirun._toml_lines import line_numbers
 
         self._path = path
         self._name = os.path.basename(path)
-        self._lines = _line_numbers(text)
         try:
             self._data: Mapping[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as exc:
-            raise ConfigError(f"{path}: malformed TOML: {exc}") from exc
+        except (ValueError, RecursionError) as exc:  # also a number with too many digits
+            raise ConfigError(f"{path}: malformed TOML: {exc}; mend it, or {_OR_NONE}") from exc
+        self._lines = line_numbers(text)
 
     def where(self, *path: str) -> str:
         """Such as "pyproject.toml [tool.unirun] (line 3 of /home/me/pyproject.toml)"."""
@@ -314,11 +366,13 @@ class _TomlFile:
         }
         rest, tables = _split_backend(raw, where)
         values = _checked(rest, where, "key", _FOR_ALL)
+        check_mix(values, where)
         sources = {path: where(*path) for path in _paths(values, tables)}
         return Section(self._name, values, tables, rules, sources)
 
     def _rule(self, table: Mapping[str, Any], prefix: tuple[str, ...]) -> Section:
         values = _checked(table, lambda *path: self.where(*prefix, *path), "key", _FOR_ONE_CALL)
+        check_mix(values, lambda *path: self.where(*prefix, *path))
         sources = {path: self.where(*prefix, *path) for path in _paths(values, {})}
         return Section(self._name, values, sources=sources)
 
@@ -328,38 +382,3 @@ def _paths(values: Mapping[str, Any], tables: Tables) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [(name,) for name in values]
     found += [("routes", kind) for kind in values.get("routes", {})]
     return found + [("backend", name, option) for name in tables for option in tables[name]]
-
-
-_PART = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(\.|=|\])""")
-
-
-def _line_numbers(text: str) -> dict[tuple[str, ...], tuple[int, str]]:
-    """Where each key of a TOML text stands: its line and, with a space before it, its header.
-
-    The parser does not tell. This is good for messages only: it reads line by line, and takes a
-    multi-line string that looks like TOML for TOML.
-    """
-    found: dict[tuple[str, ...], tuple[int, str]] = {}
-    header: tuple[str, ...] = ()
-    shown = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if line.startswith("["):
-            header, end = _dotted(line.lstrip("["))
-            shown = " " + line[: len(line) - len(line.lstrip("[")) + end]
-            found[header] = (number, shown)
-        elif path := _dotted(line)[0]:
-            found[header + path] = (number, shown)
-    return found
-
-
-def _dotted(text: str) -> tuple[tuple[str, ...], int]:
-    """The parts of a dotted key at the start of `text` and where it ends; none if it has no end."""
-    parts: list[str] = []
-    position = 0
-    while match := _PART.match(text, position):
-        parts.append(match[1] or match[2] or match[3])
-        position = match.end()
-        if match[4] != ".":
-            return tuple(parts), position
-    return (), 0

@@ -20,6 +20,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "map": "run a function over inputs, in parallel; a JSON line for each",
+    "config": "the settings that hold here, where each comes from, and what is wrong",
     "info": "this installation, this machine, and the settings that hold here",
     "dump": "what a running program is doing: calls, workers, waits, stacks",
     "explain": "where calls of a function would run, and why; runs nothing",

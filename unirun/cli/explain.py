@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from typing import Any
 
+from unirun._choice import Explanation
 from unirun._executor import Executor
+from unirun._machine import cpu_count
 from unirun.cli import options as call_options
 from unirun.cli import streams, target
 from unirun.cli.status import FINE, STATUSES
@@ -13,8 +17,9 @@ from unirun.cli.status import FINE, STATUSES
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = f"""\
-Tell which backend calls of FUNCTION go to, why, and where each setting that is not
-the default was made. The options are those of 'unirun map'. Runs nothing.
+Tell which backend calls of FUNCTION go to, why, where each setting that is not the
+default was made, and how many workers that means on this machine. The options are
+those of 'unirun map'. Imports the module of FUNCTION, and runs nothing else.
 
 {STATUSES}"""
 
@@ -31,15 +36,34 @@ def run(options: argparse.Namespace) -> int:
         fn = target.find(options.function)
     with call_options.misuse(), Executor(name="unirun-explain") as executor:
         found = executor.options(**given).explain(fn)
-    if not options.json:
+    if options.json:
+        print(json.dumps(_report(found), indent=2, default=call_options.plain))
+    else:
         print(found)
-        return FINE
+        print("\n".join(_on_this_machine(found)))
+    return FINE
+
+
+def _on_this_machine(found: Explanation) -> Iterator[str]:
+    """What depends on the number of cores."""
+    yield "on this machine:"
+    yield f"  usable cores: {cpu_count()}"
+    if found.workers is not None:
+        yield f"  workers: {found.workers}"
+    if found.library_threads is not None:
+        yield f"  threads of BLAS, OpenMP and the like: {found.library_threads} in each worker"
+
+
+def _report(found: Explanation) -> dict[str, Any]:
     settings = [dict(zip(("key", "value", "source"), row, strict=True)) for row in found.settings]
-    report = {
+    return {
         "function": found.function,
         "backend": found.backend,
+        "kind": found.kind,
         "reasons": found.reasons,
+        "cores": cpu_count(),
+        "workers": found.workers,
+        "library_threads": found.library_threads,
+        "profile": dict(found.profile),
         "settings": settings,
     }
-    print(json.dumps(report, indent=2, default=call_options.plain))
-    return FINE

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import unirun
-from unirun import _config, _machine, _registry, _sources
+from unirun import _config, _machine, _named_backends, _registry, _sources
 from unirun._errors import UnirunError
 from unirun._hints import DEFAULT_ROUTES
 from unirun.cli import options as call_options
+from unirun.cli.columns import table
 from unirun.cli.status import FINE, STATUSES, WRONG_USE
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -87,7 +88,9 @@ def _backend(name: str, routes: Mapping[str, str]) -> dict[str, Any]:
 def _configuration() -> dict[str, Any]:
     """The settings; or, as "error", why there are none: the rest is worth showing all the same."""
     try:
-        resolution = _config.load().resolve()
+        layers = _config.load()
+        _named_backends.check_names(layers)
+        resolution = layers.resolve()
         file = _sources.settings_file(os.environ)
     except UnirunError as exc:
         return {"file": None, "error": str(exc), "routes": DEFAULT_ROUTES, "settings": []}
@@ -114,7 +117,7 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
     yield from _core_lines(cores)
     yield ""
     yield "backends:"
-    yield from _table([_backend_row(backend) for backend in found["backends"]])
+    yield from table([_backend_row(backend) for backend in found["backends"]])
     yield ""
     yield f"settings file: {configuration['file'] or 'none'}"
     yield from _setting_lines(configuration)
@@ -122,7 +125,7 @@ def _text(found: dict[str, Any]) -> Iterator[str]:
 
 def _core_lines(cores: dict[str, Any]) -> Iterator[str]:
     unlimited = cores["cgroup_quota"] is None
-    yield from _table(
+    yield from table(
         [
             ("this machine", str(cores["machine"])),
             ("CPU affinity", "not known here" if cores["affinity"] is None else cores["affinity"]),
@@ -145,16 +148,4 @@ def _setting_lines(configuration: dict[str, Any]) -> Iterator[str]:
     yield "settings:"
     rows = configuration["settings"]
     shown = [(row["key"], json.dumps(row["value"], default=call_options.plain)) for row in rows]
-    yield from _table([(*pair, row["source"]) for pair, row in zip(shown, rows, strict=True)])
-
-
-def _table(rows: list[tuple[Any, ...]]) -> Iterator[str]:
-    """Rows indented and aligned; the last cell of a row as long as it likes."""
-    columns = max(map(len, rows))
-    widths = [
-        max((len(str(row[n])) for row in rows if n < len(row) - 1), default=0)
-        for n in range(columns)
-    ]
-    for row in rows:
-        cells = [str(cell).ljust(widths[n]) for n, cell in enumerate(row)]
-        yield f"  {'  '.join(cells)}".rstrip()
+    yield from table([(*pair, row["source"]) for pair, row in zip(shown, rows, strict=True)])
