@@ -1,8 +1,19 @@
 """What the user says about the work, and the one rule that turns it into a backend's name.
 
 `choose` is pure: hint, routes and facts in, a `Decision` with its reasons out.  It knows
-backends by name only.  A kind is soft: it may be overruled by whoever fixes the backend.
-`backend` and `require` are hard: what they forbid is an error.
+backends by name and by what they offer.  First hit wins::
+
+    1  UNIRUN_BACKEND                  forces every call
+    2  Executor(backend=...)           a call that demands another one is refused
+    3  backend= of the call or task
+    4  the route of its kind           a coroutine function of an unsure kind is "async"
+    5  ... which gives way to threads  if it is the default one for "cpu", where processes bring
+                                       nothing: without a GIL, or in a worker process
+    6  ... or to who can               if it lacks what is required
+
+A kind is soft: 1 to 3 overrule it.  `backend` and `require` are hard: what they forbid is an error,
+raised where it is written as far as that can be known there (`check_hint`).  The number of cores
+decides how many workers there are, never where a call runs: a program means the same everywhere.
 """
 
 from __future__ import annotations
@@ -13,8 +24,14 @@ from enum import StrEnum
 from unirun._errors import UnsupportedByBackend
 from unirun._records import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = [
+    "COMPUTES",
     "DEFAULT_ROUTES",
+    "OFFERS",
     "Decision",
     "Facts",
     "Hint",
@@ -22,6 +39,9 @@ __all__ = [
     "Requirement",
     "check_hint",
     "choose",
+    "default_workers",
+    "pool_of",
+    "required",
 ]
 
 
@@ -64,6 +84,19 @@ DEFAULT_ROUTES: Mapping[str, str] = {
     "isolated": "process",
 }
 
+# What the built-in backends offer. Of a backend from elsewhere, whoever asks has to say it.
+OFFERS: Mapping[str, frozenset[str]] = {
+    "inline": frozenset(),
+    "thread": frozenset({"sharedmem"}),
+    "coroutine": frozenset({"sharedmem"}),
+    "process": frozenset({"killable", "isolation", "memory"}),
+}
+
+COMPUTES = frozenset({"cpu", "native"})
+"""The kinds that keep a core busy."""
+_MOST_THREADS = 32
+_MEMORY = frozenset({"memory"})
+
 
 @record
 class Hint:
@@ -72,6 +105,7 @@ class Hint:
     kind: str = "auto"
     backend: str | None = None
     require: frozenset[str] = frozenset()
+    """Words of `Requirement`, and "memory" for a call with a limit to that."""
 
 
 @record
@@ -83,8 +117,17 @@ class Facts:
     fixed: str | None = None
     """Backend the executor was made for."""
     is_coroutine_function: bool = False
+    gil: bool = True
+    """Whether this interpreter runs with a GIL."""
     free_threaded: bool = False
+    """A build that can do without; it may have its GIL all the same."""
     in_worker_process: bool = False
+    own_route: bool = False
+    """The route of the kind was set by somebody; else it is the default one."""
+    cores: int = 1
+    """Those that may be used, by affinity and quota."""
+    offers: Mapping[str, frozenset[str]] = OFFERS
+    """What each backend offers; one that is missing is taken at its word."""
 
 
 @record
@@ -93,28 +136,29 @@ class Decision:
 
     backend: str
     reasons: tuple[str, ...]
+    kind: str = "auto"
+    """The kind by which it was chosen, or would have been."""
+    workers: int | None = None
+    """How many of its calls run at once where nobody has said; None: the backend knows."""
 
     def __str__(self) -> str:
         return "\n".join([f"backend: {self.backend}", *(f"  - {why}" for why in self.reasons)])
 
 
-# What the built-in backends offer. A backend from elsewhere is checked when it is loaded.
-OFFERS: Mapping[str, frozenset[str]] = {
-    "inline": frozenset(),
-    "thread": frozenset({"sharedmem"}),
-    "coroutine": frozenset({"sharedmem"}),
-    "process": frozenset({"killable", "isolation"}),
-}
-
-
 def choose(hint: Hint, routes: Mapping[str, str], facts: Facts) -> Decision:
     """The backend for a call; raises UnsupportedByBackend where hard wishes cannot be met."""
-    backend, reasons = _pick(hint, routes, facts)
-    _check(backend, hint, reasons)
-    return Decision(backend, tuple(reasons))
+    kind, by_kind = _kind_of(hint, facts)
+    hard = _hard(hint, facts)
+    backend, reasons = hard or _by_route(kind, hint.require, routes, facts)
+    if hard is None:
+        reasons = [*by_kind, *reasons]
+    _check(backend, hint.require, facts.offers, reasons[-1])
+    workers = default_workers(backend, kind, facts.cores)
+    return Decision(backend, tuple(reasons), kind, workers)
 
 
-def _pick(hint: Hint, routes: Mapping[str, str], facts: Facts) -> tuple[str, list[str]]:
+def _hard(hint: Hint, facts: Facts) -> tuple[str, list[str]] | None:
+    """Rules 1 to 3."""
     if facts.forced is not None:
         return facts.forced, [f"UNIRUN_BACKEND={facts.forced} forces every call"]
     if facts.fixed is not None:
@@ -127,52 +171,127 @@ def _pick(hint: Hint, routes: Mapping[str, str], facts: Facts) -> tuple[str, lis
         return facts.fixed, [f"the executor was made with backend={facts.fixed!r}"]
     if hint.backend is not None:
         return hint.backend, [f"backend={hint.backend!r} was asked for"]
-    return _by_kind(hint, routes, facts)
+    return None
 
 
-def _by_kind(hint: Hint, routes: Mapping[str, str], facts: Facts) -> tuple[str, list[str]]:
-    kind, reasons = hint.kind, [f"kind={hint.kind!r}"]
-    if facts.is_coroutine_function and kind in ("auto", "io", "native"):
-        kind = "async"
-        reasons.append("the function is a coroutine function")
+def _kind_of(hint: Hint, facts: Facts) -> tuple[str, list[str]]:
+    """Rule 4, first half. Coroutines of the kinds left out here have a loop of their own there."""
+    reasons = [f"kind={hint.kind!r}"]
+    if facts.is_coroutine_function and hint.kind in ("auto", "io", "native"):
+        return "async", [*reasons, "the function is a coroutine function"]
+    return hint.kind, reasons
+
+
+def _by_route(
+    kind: str, require: frozenset[str], routes: Mapping[str, str], facts: Facts
+) -> tuple[str, list[str]]:
+    """Rules 4 to 6."""
     backend = routes[kind]
-    reasons.append(f"kind {kind!r} is routed to {backend!r}")
-    if kind == "cpu" and backend == "process" and not hint.require & OFFERS["process"]:
-        if facts.free_threaded:
+    reasons = [f"kind {kind!r} is routed to {backend!r}"]
+    may_yield = kind == "cpu" and backend == "process" and not facts.own_route
+    if may_yield and not require & OFFERS["process"]:
+        if not facts.gil:
             backend = "thread"
             reasons.append("this Python has no GIL, so threads compute in parallel")
         elif facts.in_worker_process:
             backend = "thread"
             reasons.append("already inside a worker process; more processes would only compete")
-    missing = hint.require - OFFERS.get(backend, hint.require)
-    if missing:
-        backend = _backend_with(hint.require, backend)
-        reasons.append(f"require={{{', '.join(sorted(hint.require))}}} needs {backend!r}")
+        elif facts.free_threaded:
+            reasons.append(
+                "this free-threaded Python runs with its GIL (PYTHON_GIL=1, -X gil=1 or an "
+                "extension module), so threads would not compute in parallel"
+            )
+    if _missing(backend, require, facts.offers):
+        backend = _backend_with(require)
+        reasons.append(f"{_in_words(require)} needs {backend!r}")
     return backend, reasons
 
 
-def _backend_with(require: frozenset[str], preferred: str) -> str:
+def _backend_with(require: frozenset[str]) -> str:
     """The first built-in backend that offers all of `require`."""
     for name in ("thread", "process"):
         if require <= OFFERS[name]:
             return name
-    return preferred
+    raise _no_backend_with(require)
 
 
-def check_hint(hint: Hint) -> None:
-    """Refuse a hint that no place could satisfy, where it is written."""
-    if hint.backend is not None:
-        _check(hint.backend, hint, [f"backend={hint.backend!r}"])
-    elif hint.require and not any(hint.require <= offers for offers in OFFERS.values()):
-        wish = ", ".join(sorted(hint.require))
-        raise UnsupportedByBackend("process", f"offer {wish} together", "no backend can; drop one")
+def _no_backend_with(require: frozenset[str]) -> UnsupportedByBackend:
+    feature = f"keep {_in_words(require)} together"
+    return UnsupportedByBackend("process", feature, "no backend can; drop one of them")
 
 
-def _check(backend: str, hint: Hint, reasons: list[str]) -> None:
-    missing = hint.require - OFFERS.get(backend, hint.require)
+def _missing(
+    backend: str, require: frozenset[str], offers: Mapping[str, frozenset[str]]
+) -> frozenset[str]:
+    return require - offers.get(backend, require)
+
+
+def _check(
+    backend: str, require: frozenset[str], offers: Mapping[str, frozenset[str]], why: str
+) -> None:
+    missing = _missing(backend, require, offers)
+    if missing == _MEMORY:
+        remedy = f"drop memory= or choose another backend{_such_as(require)} ({why})"
+        raise UnsupportedByBackend(backend, "limit the memory of a call", remedy)
     if missing:
-        raise UnsupportedByBackend(
-            backend,
-            f"offer {', '.join(sorted(missing))}",
-            f"drop the requirement or choose another backend ({reasons[-1]})",
-        )
+        remedy = f"drop the requirement or choose another backend{_such_as(require)} ({why})"
+        raise UnsupportedByBackend(backend, f"offer {', '.join(sorted(missing))}", remedy)
+
+
+def _such_as(require: frozenset[str]) -> str:
+    able = [repr(name) for name in ("thread", "process") if require <= OFFERS[name]]
+    return f", such as {able[0]}" if able else ""
+
+
+def _in_words(require: frozenset[str]) -> str:
+    """What was required, as it was written."""
+    words = ", ".join(sorted(require - _MEMORY))
+    parts = [f"require={{{words}}}"] if words else []
+    return " and ".join([*parts, "memory="] if require >= _MEMORY else parts)
+
+
+# -- where it is written --------------------------------------------------------------------------
+
+
+def check_hint(hint: Hint, facts: Facts | None = None) -> None:
+    """Refuse a hint that no place could satisfy, where it is written.
+
+    `facts` may name the backend that is forced or fixed there, and what backends offer.
+    """
+    facts = facts or Facts()
+    hard = _hard(hint, facts)
+    if hard is not None:
+        _check(hard[0], hint.require, facts.offers, hard[1][-1])
+    elif hint.require and not any(hint.require <= offers for offers in facts.offers.values()):
+        raise _no_backend_with(hint.require)
+
+
+def required(options: Mapping[str, Any]) -> frozenset[str]:
+    """What these options, in their normal form, require of a backend."""
+    killable = {"killable"} if options.get("killable") else frozenset[str]()
+    memory = _MEMORY if options.get("memory") is not None else frozenset[str]()
+    return frozenset(options.get("require", ())) | killable | memory
+
+
+# -- how many workers -----------------------------------------------------------------------------
+
+
+def default_workers(backend: str, kind: str, cores: int) -> int | None:
+    """How many workers calls of that kind have where nobody has said; None: the backend knows.
+
+    Who computes gets one for each core, more would take turns.  Who waits gets more, as many as
+    ThreadPoolExecutor has.
+    """
+    if backend == "process":
+        return cores
+    if backend == "thread":
+        return cores if kind in COMPUTES else min(_MOST_THREADS, cores + 4)
+    return 1 if backend == "inline" else None
+
+
+def pool_of(backend: str, kind: str) -> str:
+    """Which pool of an executor such calls share.
+
+    Threads that compute are apart from those that wait, since there are fewer.
+    """
+    return "thread-cores" if backend == "thread" and kind in COMPUTES else backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["cpu_count", "gil_enabled", "python_executable"]
+__all__ = ["cpu_count", "free_threaded_build", "gil_enabled", "python_executable"]
 
 _CGROUP = "/sys/fs/cgroup"
 
@@ -41,6 +41,14 @@ def cgroup_quota(root: str = _CGROUP, own: str = "/proc/self/cgroup") -> float |
 def gil_enabled() -> bool:
     """False on a free-threaded build that runs without the GIL."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def free_threaded_build() -> bool:
+    """Whether this Python can run without a GIL; it may have one all the same.
+
+    By its version's text, as the documentation of Python says: `sysconfig` takes long to ask.
+    """
+    return "free-threading build" in sys.version
 
 
 def python_executable() -> str:
