@@ -103,8 +103,15 @@ def _by_cloudpickle(
 
 
 def _load_cloudpickle(what: str) -> Any:
-    """30 ms to import, and most programs never need it."""
+    """30 ms to import, and most programs never need it.
+
+    No signal handler runs meanwhile: one that submits would find it half imported.
+    """
     try:
+        if "cloudpickle" not in sys.modules:
+            from unirun._deferral import undisturbed
+
+            undisturbed(__import__, "cloudpickle")
         import cloudpickle
     except ImportError as exc:  # installed without what it depends on, in a zip file say
         from unirun._errors import SerializationError
@@ -360,11 +367,11 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
     if callable(obj) and receiver is not None:  # a bound method
         yield ".__self__", receiver
     state = getattr(obj, "__dict__", None)
-    if isinstance(state, dict) and not isinstance(obj, type) and _pickles_its_dict(type(obj)):
+    if isinstance(state, dict) and not isinstance(obj, type) and pickles_its_dict(type(obj)):
         yield from ((f".{name}", value) for name, value in list(state.items())[:1000])
 
 
-def _pickles_its_dict(cls: Any) -> bool:
+def pickles_its_dict(cls: Any) -> bool:
     """Whether what pickle takes of such an object is its attributes."""
     return (
         cls.__reduce__ in (object.__reduce__, BaseException.__reduce__)

@@ -17,6 +17,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from opcode import opmap
 
 from unirun import _payload
 from unirun._errors import SerializationError
@@ -272,8 +273,6 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
 
 def _rebinds(code: types.CodeType) -> bool:
     """Whether it may change a global, or a variable it shares with its surroundings."""
-    from opcode import opmap  # only functions that travel by value are looked at
-
     opcodes = {opmap[name] for name in _REBINDS if name in opmap}
     return any(opcodes.intersection(each.co_code[::2]) for each in _codes(code))
 

@@ -209,7 +209,7 @@ def restarts(executor: Any) -> None:
 def submits_in_handlers(executor: Any) -> None:
     """A handler may submit, amid a submit or a wait."""
     futures: list[Any] = []
-    signal.signal(signal.SIGUSR1, lambda *_: futures.append(executor.submit(bodies.double, 21)))
+    signal.signal(signal.SIGUSR1, lambda *_: futures.append(executor.submit(lambda: 42)))
     done = threading.Event()
 
     def send() -> None:
@@ -220,6 +220,7 @@ def submits_in_handlers(executor: Any) -> None:
     thread = threading.Thread(target=send)
     thread.start()
     for number in range(300):
+        assert executor.submit(lambda: 7).result(PATIENCE) == 7  # the first imports cloudpickle
         assert executor.submit(bodies.double, number).result(PATIENCE) == 2 * number
     done.set()
     thread.join()

@@ -156,13 +156,13 @@ def test_a_handler_that_submits_amid_the_first_submit_makes_no_second_backend() 
     executor = Executor(1, backend="thread")
     add: Callable[..., None] = executor._add_backend
 
-    def slowly(name: str, backend: Any) -> None:
+    def slowly(pool: str, name: str, backend: Any) -> None:
         def count(spec: Any) -> Any:
             signal.raise_signal(signal.SIGUSR1)
             made.append(backend(spec))
             return made[-1]
 
-        add(name, count)
+        add(pool, name, count)
 
     before = signal.signal(
         signal.SIGUSR1, lambda *_: futures.append(executor.submit(abs, -len(futures) - 2))
