@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures._base import PENDING
 from typing import Any
 
 from unirun import _context
@@ -63,6 +65,12 @@ class CoroutineFuture(Future[Any]):
     _task: asyncio.Task[Any] | None = None  # touched by the loop thread only
     _reason: BaseException | None = None  # why it was asked to stop
     _timers: tuple[asyncio.TimerHandle, ...] = ()
+
+    def _tell_info(self) -> dict[str, Any]:
+        thread = getattr(self._backend, "_thread", None)
+        if thread is None or self._state is PENDING:
+            return {"options": self._options}
+        return {"options": self._options, "worker": thread.name, "pid": os.getpid()}
 
 
 class CoroutineBackend(Backend):
@@ -200,7 +208,7 @@ class CoroutineBackend(Backend):
             backend=self.name,
             max_workers=self.max_workers,
             workers=int(self._thread is not None),
-            pending=len(self._waiting),
+            pending=len(self._handed) + len(self._waiting),
             running=len(self._active),
             finished=self._finished,
             killed=self._killed,
@@ -212,7 +220,8 @@ class CoroutineBackend(Backend):
 
     def report(self) -> Report:
         calls = [_call_report(future, "running") for future in copied(self._active)]
-        calls += [_call_report(future, "waiting") for future in copied(self._waiting)]
+        waiting = copied(self._handed) + copied(self._waiting)
+        calls += [_call_report(future, "waiting") for future in waiting]
         workers = [] if self._thread is None else [_report_thread(self._thread)]
         return Report(self.name, self.max_workers, calls, workers)
 

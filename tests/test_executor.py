@@ -336,11 +336,14 @@ def test_a_call_that_hangs_does_not_hang_the_exit(backend: str) -> None:
         """
         import sys, threading, unirun
 
-        def hang():
+        def hang(begun):
+            begun.set()
             threading.Event().wait(60)
 
         executor = unirun.Executor(1, backend=sys.argv[1])
-        executor.options(name="the hung one").submit(hang)
+        begun = executor.Event()
+        executor.options(name="the hung one").submit(hang, begun)
+        begun.wait()
         print("at the end")
         """,
         backend,

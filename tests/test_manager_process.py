@@ -346,5 +346,5 @@ def test_the_setting_says_where_shared_objects_live(
 
 
 def test_another_place_is_an_error_where_it_is_written() -> None:
-    with pytest.raises(ConfigError, match="unknown place 'moon'"):
+    with pytest.raises(ConfigError, match="unknown place of the manager 'moon'"):
         Executor(manager="moon")

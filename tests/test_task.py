@@ -408,7 +408,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"require": {"sharedmem", "isolation"}},
         unirun.UnsupportedByBackend,
-        "cannot offer isolation, sharedmem together",
+        "cannot keep require={isolation, sharedmem} together",
     ),
 ]
 

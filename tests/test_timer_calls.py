@@ -75,7 +75,7 @@ def test_the_module_level_one_uses_the_current_executor() -> None:
 def test_what_cannot_run_is_refused_by_start() -> None:
     with Executor(backend="coroutine") as executor:
         # Its backend would refuse it, too; this is refused while somebody is there to be told.
-        timer = executor.options(memory=1000).Timer(0, asyncio.sleep, [0])
+        timer = executor.options(priority=1).Timer(0, asyncio.sleep, [0])
         with pytest.raises(UnsupportedByBackend):
             timer.start()
 

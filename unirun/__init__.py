@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from concurrent.futures import as_completed as as_completed
     from concurrent.futures import wait as wait
 
+    from unirun import profile as profile
     from unirun._api import Barrier as Barrier
     from unirun._api import BoundedSemaphore as BoundedSemaphore
     from unirun._api import Condition as Condition
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from unirun._api import map as map
     from unirun._api import run as run
     from unirun._api import submit as submit
+    from unirun._choice import Explanation as Explanation
     from unirun._config import config as config
     from unirun._config import configure as configure
     from unirun._context import TaskContext as TaskContext
@@ -65,10 +67,13 @@ if TYPE_CHECKING:
     from unirun._hangs import HangWarning as HangWarning
     from unirun._hints import Kind as Kind
     from unirun._hints import Requirement as Requirement
+    from unirun._info import CallInfo as CallInfo
     from unirun._machine import cpu_count as cpu_count
+    from unirun._pdb import set_trace as set_trace
     from unirun._pending import QueueFull as QueueFull
     from unirun._retry import Retry as Retry
     from unirun._settings import UnknownOption as UnknownOption
+    from unirun._strict import StrictWarning as StrictWarning
     from unirun._task import Task as Task
     from unirun._task import task as task
     from unirun.sync import ShutDown as ShutDown
@@ -77,6 +82,7 @@ else:
         "unirun._api": "Barrier BoundedSemaphore Condition Dict Event LifoQueue List Lock "
         "PriorityQueue Queue RLock Semaphore SimpleQueue Value drain_on_sigterm local map "
         "run submit",
+        "unirun._choice": "Explanation",
         "unirun._config": "config configure",
         "unirun._context": "TaskContext current_task",
         "unirun._current": "Activity Timer",
@@ -92,10 +98,14 @@ else:
         "unirun._future": "Future",
         "unirun._hangs": "HangWarning",
         "unirun._hints": "Kind Requirement",
+        "unirun._info": "CallInfo",
         "unirun._machine": "cpu_count",
+        "unirun._pdb": "set_trace",
         "unirun._pending": "QueueFull",
         "unirun._retry": "Retry",
+        "unirun.profile": "profile",
         "unirun._settings": "UnknownOption",
+        "unirun._strict": "StrictWarning",
         "unirun._task": "Task task",
         "unirun.sync": "ShutDown",
         "concurrent.futures": "as_completed wait",
@@ -107,7 +117,8 @@ else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+        home = import_module(_HOME[name])
+        value = globals()[name] = home if _HOME[name] == f"unirun.{name}" else getattr(home, name)
         return value
 
     def __dir__():
@@ -122,6 +133,7 @@ __all__ = [
     "Barrier",
     "BarrierTooLarge",
     "BoundedSemaphore",
+    "CallInfo",
     "Condition",
     "ConfigError",
     "DeadlockError",
@@ -131,6 +143,7 @@ __all__ = [
     "Event",
     "Executor",
     "ExecutorShutdown",
+    "Explanation",
     "Future",
     "HangWarning",
     "InitializerFailed",
@@ -153,6 +166,7 @@ __all__ = [
     "SerializationError",
     "ShutDown",
     "SimpleQueue",
+    "StrictWarning",
     "Task",
     "TaskCancelled",
     "TaskContext",
@@ -178,7 +192,9 @@ __all__ = [
     "explain",
     "local",
     "map",
+    "profile",
     "run",
+    "set_trace",
     "submit",
     "task",
     "wait",

@@ -26,6 +26,9 @@ authkey: bytes | None = None
 inherited_settings: bytes | None = None
 """The parent's resolved settings, pickled; read by `_config` if a task ever needs it."""
 
+blocks: ContextVar[Any] = ContextVar("unirun_config", default=())
+"""The `with config()` blocks this code is in, outermost first; in a call that a worker process
+runs, until one of its own is entered, the bytes that these were sent as. `_config` reads both."""
 
 note_wait: Callable[[int, int], None] | None = None
 """In a worker, how to tell the pool of a wait without a time-out: the id of the shared object, and

@@ -5,7 +5,7 @@ Each one is a `UnirunError` *and* the type that code written for `concurrent.fut
 
     UnirunError
     ├── ConfigError(ValueError)                    a setting that cannot be used
-    ├── UnknownBackend(ValueError)                 no backend of that name
+    │   └── UnknownBackend                         no backend of that name
     ├── BackendUnavailable(ImportError)            its engine is not installed
     ├── UnsupportedByBackend(ValueError)           asked of a backend that cannot do it
     │   └── NotKillable(RuntimeError)              kill() of a running thread call
@@ -86,7 +86,7 @@ class ConfigError(UnirunError, ValueError):
     """A setting that is unknown, malformed or impossible; names where it was written."""
 
 
-class UnknownBackend(UnirunError, ValueError):
+class UnknownBackend(ConfigError):
     """There is no backend of that name; the text lists those there are."""
 
 

@@ -10,34 +10,37 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 
 from unirun import _config, _context, _hangs, _nesting, _registry
 from unirun._arguments import as_settings, check_own_options
-from unirun._choice import Chooser, Explanation
+from unirun._choice import Chooser, Chosen, Explanation
 from unirun._deferral import undisturbed
 from unirun._ending import leave, on_exit
 from unirun._errors import ExecutorShutdown
 from unirun._future import Future
 from unirun._held import HeldCalls, gate_for, hand_over
 from unirun._machine import cpu_count
+from unirun._named_backends import make
 from unirun._plan import Given, Plan, Plans, inherit_deadline, retry_of
 from unirun._records import replace
 from unirun._settings import worker_count
 from unirun._shutdown import Shutdown
 from unirun._submitter import MapWish, Submitter
-from unirun.backend import Backend, CallOptions, Stats, WorkerSpec
+from unirun.backend import Backend, CallOptions, Stats, WorkerSpec, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self, TextIO
 
     from unirun._activity import Activity
+    from unirun._auto import Course
     from unirun._map import MapResult, OpenMaps
 
 __all__ = ["Executor", "current_executor", "explain"]
@@ -58,7 +61,8 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
     and kills those that run (threads cannot be killed: they are no longer waited for).
 
     Args:
-        max_workers: workers of each backend; None: cores for processes, more for threads.
+        max_workers: workers of each backend; None: as many as cores for processes and for threads
+            that compute (kind "cpu" or "native"), and more for threads that wait.
         kind: hint for functions that have none: "auto", "cpu", "io", "native", "async", "isolated".
         backend: name of the one backend to use, or None.
         initializer, initargs: called in each worker before its first call.
@@ -76,6 +80,8 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             QueueFull. A submit from inside a call or a done-callback is always let in.
         manager: what hosts objects that processes share: a "thread" of this process (default), or a
             "process" of its own, which answers however busy this one is.
+        blas_threads: threads that BLAS, OpenMP and the like may use in each worker process: a
+            number, "auto" (default) for its share of the cores, or None for no limit.
         name: for threads and messages.
         backend_options: what only the backend given by `backend=` understands.
 
@@ -104,6 +110,7 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         max_pending: int | str | Iterable[int | str] | None = None,
         when_full: str | None = None,
         manager: str | None = None,
+        blas_threads: int | str | None = "default",
         name: str | None = None,
         **backend_options: Any,
     ) -> None:
@@ -122,16 +129,23 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             max_pending=max_pending,
             when_full=when_full,
             manager=manager,
+            blas_threads=blas_threads,
         )
-        check_own_options(Executor, made_with.get("backend"), backend_options)
+        backend_options = check_own_options(Executor, made_with.get("backend"), backend_options)
         self._initializer = (initializer, initargs)
         self._name = name or "unirun"
+        self._made_at = _outside()
         self._backend_options = backend_options
         # Before the backend is imported, so that what it needs comes up meanwhile.
         by_zygote = made_with.get("start_method") in (None, "zygote") and not self._is_guest
         self._ahead = _registry.begin(made_with.get("backend")) if by_zygote else None
-        self._chooser = Chooser(made_with, at_home=not self._is_guest)
-        settings = self._chooser.resolve()
+        try:
+            self._chooser = Chooser(made_with, backend_options, at_home=not self._is_guest)
+            settings = self._chooser.settled()
+        except BaseException:  # nobody else would end it
+            if self._ahead is not None:
+                self._ahead()
+            raise
         self._exit_grace: float = settings["exit_grace"]
         _hangs.warn_after = settings["hang_warning"]
         if settings["dump"]:
@@ -167,7 +181,7 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
 
     def _make_plan(self, fn: Any, given: Given, alike: Any) -> Plan:
         settings, decision = self._chooser.decide(fn, given)
-        backend = self._backend(decision.backend)
+        backend = self._backend(decision.backend, self._chooser.pool_of(decision))
         retry = retry_of(settings["retries"])
         options = CallOptions(
             timeout=settings["timeout"],
@@ -178,19 +192,28 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             memory=settings["memory"],
             resources=settings["resources"],
             kind=str(settings["kind"]),
+            copied=self._chooser.is_copied(fn, given, settings, decision),
+            chosen=Chosen(describe(fn), decision, settings),
+            settings=_config.carried() if backend.carries_settings else None,
         )
         backend.check(options)
         acts = (options.timeout, options.memory, options.resources, options.queue_timeout)
-        return Plan(
+        plan = Plan(
             backend,
             options,
             retry=retry,
             single=any(each is not None for each in (*acts, retry)),
             keep=(given, alike),
         )
+        if self._initializer[0] is None and self._chooser.follows_measures(settings, decision):
+            # Else a handler that submits would find it half imported.
+            undisturbed(_learning)(self, fn, plan, settings, decision)
+        return plan
 
-    def _backend(self, name: str) -> Backend:
-        backend = self._backends.get(name)
+    def _backend(self, name: str, pool: str | None = None) -> Backend:
+        """The backend of that name that has these workers; all but threads have one pool."""
+        pool = pool or name
+        backend = self._backends.get(pool)
         if backend is not None:
             return backend
         is_at_home = self._is_guest and name == _AT_HOME
@@ -201,13 +224,14 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
                 raise self._refusal()
             # Else Ctrl-C would leave it half-made, with a zygote and descriptors nobody closes;
             # and a handler that submits would make another one meanwhile.
-            undisturbed(self._add_backend, name, made)
-            return self._backends[name]
+            undisturbed(self._add_backend, pool, name, made)
+            return self._backends[pool]
 
-    def _add_backend(self, name: str, made: Callable[[WorkerSpec], Backend]) -> None:
-        if name not in self._backends:
+    def _add_backend(self, pool: str, name: str, made: Callable[[WorkerSpec], Backend]) -> None:
+        if pool not in self._backends:
             spec = replace(self._spec(name), home=_nesting.enter(self))
-            self._backends[name] = made(spec)
+            spec = self._chooser.for_pool(pool, name, spec)
+            self._backends[pool] = make(made, name, spec, self._chooser.resolve())
 
     def _spec(self, name: str) -> WorkerSpec:
         settings, own = self._chooser.pool_settings(name)
@@ -218,9 +242,7 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             initializer=self._initializer[0],
             initargs=self._initializer[1],
             name=self._name,
-            # In an empty context: a with config() block that happens to be open now is not for
-            # the workers, which outlive it.
-            settings=Context().run(_config.snapshot, self._chooser.layers),
+            settings=_config.snapshot(self._chooser.layers),
             options={**own, **(self._backend_options if name == self._chooser.fixed else {})},
         )
 
@@ -234,10 +256,13 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         given: Given,
         on_part: Callable[[bytes, memoryview], None] | None = None,
         about: Any = None,
+        course: Course | None = None,
     ) -> Future[Any]:
         if self._closed and about is None:  # a map may still have items; its backend decides
             raise self._refusal()
         plan = self._plan(fn if about is None else about, given)
+        if (route := course or plan.route) is not None:
+            plan, fn = route.at(fn, args, kwargs)
         options = inherit_deadline(plan.options)
         start: Callable[[CallOptions], Future[Any]]
         start = partial(hand_over, plan, self._held, fn, args, kwargs, on_part)
@@ -264,7 +289,10 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         if self._closed:
             raise self._refusal()
         plan = self._plan(fn, given)
-        single = plan.single or wish.chunksize == 1 or not _chunks_pay(plan.backend, wish.chunksize)
+        single = plan.single or wish.chunksize == 1
+        course = None if plan.route is None else plan.route.course(fn, pieces=not single)
+        if not (course and course.pieces):
+            single |= not _chunks_pay(plan.backend, wish.chunksize)
         if plan.single and isinstance(wish.chunksize, int) and wish.chunksize > 1:
             raise ValueError(
                 f"chunksize={wish.chunksize} cannot be combined with an option that acts on single "
@@ -276,16 +304,19 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             calls = min(calls, self._gate.most)
         size = 1 if single else None if wish.chunksize == "auto" else int(wish.chunksize)
 
-        target = fn
+        target, blocks = fn, _context.blocks.get()
 
         def submit(fn: Any, *args: Any, on_part: Any = None) -> Future[Any]:
-            return self._submit(fn, args, {}, given, on_part, target)
+            if _context.blocks.get() is blocks:
+                return self._submit(fn, args, {}, given, on_part, target, course)
+            with _config.inside(blocks):  # a map is read elsewhere than it was made
+                return self._submit(fn, args, {}, given, on_part, target, course)
 
         result = MapResult(
             submit,
             fn,
             iterables,
-            chunker=Chunker(size, workers),
+            chunker=course.chunker(size, workers) if course else Chunker(size, workers),
             single=single,
             window=wish.buffersize or _UNBOUNDED,
             calls=calls,
@@ -342,13 +373,15 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         return {name: self._stats(name, each) for name, each in list(self._backends.items())}
 
     def _stats(self, name: str, backend: Backend) -> Stats:
-        stats, held = backend.stats(), self._held.waiting_for(backend.name)
+        stats, held = backend.stats(), 0
+        if name == backend.name or backend.name not in self._backends:  # once, if it has two pools
+            held = self._held.waiting_for(backend.name)
         return replace(stats, pending=stats.pending + held) if held else stats
 
     @property
     def _max_workers(self) -> int:
         """Read by Dask, joblib and asyncio's users: the number of workers."""
-        return self._chooser.max_workers(cpu_count())
+        return self._chooser.usual_workers()
 
     def __enter__(self) -> Self:
         self._tokens.append(_current.set(self))
@@ -414,6 +447,20 @@ def _leave(token: Any) -> None:
 
 
 # -- pieces ---------------------------------------------------------------------------------------
+
+
+def _outside() -> tuple[str, int]:
+    """The file and line of the program that has led here, for people."""
+    frame: Any = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("unirun."):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _learning() -> Callable[..., None]:
+    from unirun._auto_plan import learn  # who says where things run does not need it
+
+    return learn
 
 
 def _chunks_pay(backend: Backend, chunksize: int | str) -> bool:

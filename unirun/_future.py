@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from typing import Any, TypeVar
 
+    from unirun._info import CallInfo
     from unirun.backend import Backend
 
     T = TypeVar("T")
@@ -157,6 +158,17 @@ class Future(_StandardFuture[T]):
         return self._listeners
 
     # -- asking ----------------------------------------------------------------------------
+
+    @property
+    def info(self) -> CallInfo:
+        """What is known about the call by now: where it goes and why, its attempt, its worker."""
+        from unirun._info import info_of  # for who asks
+
+        return info_of(self)
+
+    def _tell_info(self) -> dict[str, Any]:
+        """For `info_of`: the "options" of the call, and what is known for a `CallInfo`."""
+        return {}
 
     def cancelled(self) -> bool:
         """True if the call was cancelled before it began, or killed."""

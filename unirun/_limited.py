@@ -113,6 +113,10 @@ class HeldFuture(Future["Any"]):
         inner = self._inner
         return inner is not None and inner.running() and not self.done()
 
+    def _tell_info(self) -> dict[str, Any]:
+        inner = self._inner
+        return {"options": self._options} if inner is None else inner._tell_info()
+
     def cancel(self) -> bool:
         if self._leave_line():
             self._end(CANCELLED_AND_NOTIFIED, None, None)

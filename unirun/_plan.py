@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from unirun._auto import Route
     from unirun._future import Future
     from unirun._limited import Limit
     from unirun._retry import Retry
@@ -45,7 +46,10 @@ class Given(dict["str", "Any"]):
 class Plan:
     """Where calls that look alike go, and with what."""
 
-    __slots__ = ("active", "backend", "configured", "keep", "options", "retry", "single", "submit")
+    __slots__ = (
+        *("active", "backend", "configured", "keep", "options", "retry"),
+        *("route", "single", "submit"),
+    )
 
     def __init__(
         self,
@@ -65,6 +69,8 @@ class Plan:
         self.keep = keep
         # How to hand such a call over, where nothing but a deadline is to be seen to before.
         self.submit: Callable[[Any, Any, Any, CallOptions], Future[Any]] = backend.submit
+        # What measures such calls and may send them elsewhere (`_auto`).
+        self.route: Route | None = None
         # The settings it was made for, as `_config.stamp` tells them.
         self.configured: object = None
         self.active: object = None

@@ -241,6 +241,10 @@ class RetryingFuture(Future["Any"]):
         begun = self._attempts > 0 or (attempt is not None and attempt.running())
         return begun and not self.done()
 
+    def _tell_info(self) -> dict[str, Any]:
+        attempt = self._attempt
+        return {} if attempt is None else attempt._tell_info()
+
     def cancel(self) -> bool:
         with self._lock:
             attempt, between = self._attempt, self._is_between()

@@ -30,6 +30,10 @@ else:
 __all__ = ["MapWish", "Submitter", "View"]
 
 
+_HARD = frozenset({"backend", "require", "killable", "memory"})
+"""The options that not every backend can keep."""
+
+
 class Submitter(SharedNames):
     """What an executor and a view of it have in common."""
 
@@ -119,8 +123,11 @@ class Submitter(SharedNames):
 
         Raises:
             UnknownOption: a TypeError that says what was probably meant.
+            UnsupportedByBackend: no call of this executor could have all of these together.
         """
         checked = _config.check_options(options, "options()")
+        if not _HARD.isdisjoint(checked):
+            self._owner._chooser.check({**self._given, **checked})
         places = self._given.limit
         if limit is not None:
             from unirun._limited import Limit
@@ -131,7 +138,9 @@ class Submitter(SharedNames):
 
     def explain(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         """Where a call of `fn` would run, why, and where each setting came from; runs nothing."""
-        return self._owner._chooser.explain(fn, self._given)
+        owner = self._owner
+        prepared = owner._initializer[0] is not None
+        return owner._chooser.explain(fn, self._given, prepared=prepared)
 
     def _shared(self, kind: str, /, *args: Any, **kwargs: Any) -> Any:
         return self._owner._make_shared(kind, self._given, args, kwargs)

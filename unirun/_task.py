@@ -250,13 +250,11 @@ def _check(options: Mapping[str, Any]) -> dict[str, Any]:
     if not options:
         return {}
     from unirun._config import check_options
-    from unirun._hints import Hint, check_hint
+    from unirun._hints import Hint, check_hint, required
 
     checked = check_options(options, "@task")
-    require = frozenset(checked.get("require", ())) | (
-        {"killable"} if checked.get("killable") else frozenset()
-    )
-    check_hint(Hint(str(checked.get("kind", "auto")), checked.get("backend"), require))
+    hint = Hint(str(checked.get("kind", "auto")), checked.get("backend"), required(checked))
+    check_hint(hint)
     return checked
 
 

@@ -29,6 +29,7 @@ from unirun._context import TaskContext, Token, running
 from unirun._dump_records import CallReport, Report
 from unirun._errors import NotKillable, TaskTimeout, UnsupportedByBackend
 from unirun._future import Future
+from unirun._hints import default_workers
 from unirun._machine import cpu_count
 from unirun._records import record
 
@@ -86,6 +87,8 @@ class WorkerSpec:
     max_workers: int | None = None
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
+    blas_threads: int | str | None = "auto"
+    """Threads that numerical libraries may use in each worker; see `_library_threads`."""
     start_method: str | None = None
     max_tasks_per_child: int | None = None
     max_worker_rss: int | None = None
@@ -121,7 +124,14 @@ class CallOptions:
     """Bytes."""
     resources: Mapping[str, Any] | None = None
     kind: str = "auto"
+    copied: bool | None = None
+    """For an inline call: whether it would get copies elsewhere; None: unknown."""
     attempt: int = 1
+    settings: bytes | None = None
+    """The `with config()` blocks it was submitted in, for a worker that reads them; only where the
+    backend `carries_settings`."""
+    chosen: Any = None
+    """How it came that the call goes where it goes (a `_choice.Chosen`), for `Future.info`."""
 
 
 DEFAULT_OPTIONS = CallOptions()
@@ -163,6 +173,8 @@ class Backend(ABC):
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     option_names: ClassVar[tuple[str, ...]] = ()
     """Options of its own, as `Executor(backend=..., **options)`; see `WorkerSpec.options`."""
+    carries_settings: ClassVar[bool] = False
+    """Its calls run in other processes, which it tells of `CallOptions.settings`."""
     stays_in_parent = False
     """This process was forked from the one where it works."""
 
@@ -429,7 +441,9 @@ def without_caller_frames(exc: BaseException, count: int) -> BaseException:
 
 def default_threads() -> int:
     """How many threads a backend takes by default: they mostly wait, so more than cores."""
-    return min(32, cpu_count() + 4)
+    threads = default_workers("thread", "io", cpu_count())
+    assert threads is not None
+    return threads
 
 
 def describe(fn: Any) -> str:

@@ -50,7 +50,7 @@ class WorkerContext(_context.TaskContext):
         """For the slots of the base class that nobody has asked for yet."""
         if name not in _context.TaskContext.__slots__:
             raise AttributeError(name)
-        task, kind, attempt, deadline, wants_parts = self._about
+        task, kind, attempt, deadline, wants_parts, _ = self._about
         super().__init__(
             task,
             self.id,

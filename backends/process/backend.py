@@ -20,6 +20,7 @@ from unirun._errors import (
     UnsupportedByBackend,
 )
 from unirun._future import Future
+from unirun._library_threads import lower_loaded, prepare, variables
 from unirun._machine import cpu_count
 from unirun._payload import dumps
 from unirun.backend import (
@@ -69,6 +70,7 @@ class ProcessBackend(Backend):
         }
     )
     option_names = ("window", *OPTIONS)
+    carries_settings = True
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
@@ -97,7 +99,10 @@ class ProcessBackend(Backend):
             self._exchange = Exchange(self.spec.options, self._size)
             undo.callback(self._exchange.close)
             self._store = self._exchange.arena.pack
-            launcher = launch.make(method, self.spec.preload, self._become_worker)
+            imports = self.spec.preload, self._libraries()
+            if method == "fork":
+                prepare()
+            launcher = launch.make(method, *imports, self._become_worker)
             undo.callback(launcher.close)
             parts = self._state, launcher, self._exchange
             self._pool = Pool(self.spec, *parts, self._setup_frame, self._let_go)
@@ -337,11 +342,17 @@ class ProcessBackend(Backend):
             self.spec.preload,
             self._initializer,
             self._exchange.for_worker(),
+            self._libraries(),
         )
+
+    def _libraries(self) -> dict[str, str]:
+        """What is in a worker's environment, for the numerical libraries it will load."""
+        return variables(self.spec.blas_threads, self._size, cpu_count(), os.environ)
 
     def _become_worker(self, number: int, fds: launch.Fds) -> None:
         """In a forked worker: it has our memory, so the initializer needs no pickle."""
         spec = self.spec
+        lower_loaded(self._libraries())  # by those that are loaded, the environment was read
         setup = None if spec.initializer is None else (spec.initializer, spec.initargs)
         from . import worker  # which is there already, see `launch`
 

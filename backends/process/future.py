@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING
 
 from unirun._future import Future
 from unirun._record import read
@@ -42,7 +42,7 @@ class Profile:
         # What the worker is told for `current_task()`; None where it depends on the moment.
         self.about: tuple[Any, ...] | None = None
         if kind != ALONE:
-            self.about = (name, options.kind, options.attempt, None, False)
+            self.about = (name, options.kind, options.attempt, None, False, options.settings)
 
 
 class ProcessFuture(Future[Any]):
@@ -62,6 +62,7 @@ class ProcessFuture(Future[Any]):
     _side: Side | None = None  # where a large result lies, until then
     _peer: Peer | None = None  # the worker it was sent to
     _index: int = 0  # of the call among those that worker got
+    _pid: int | None = None  # of the worker that has answered
     _queued_until: float | None = None
     _running_until: float | None = None
     _backend: ProcessBackend
@@ -85,12 +86,20 @@ class ProcessFuture(Future[Any]):
             own = time.monotonic() + options.timeout
             end = own if end is None else min(own, end)
         self._running_until = end
-        return self.name, options.kind, options.attempt, end, self.on_part is not None
+        parts = self.on_part is not None
+        return self.name, options.kind, options.attempt, end, parts, options.settings
 
     def unsaid(self, known: int) -> Part | None:
         """What its worker has done of it beyond `known` items, if that is in no pipe; for a map."""
         control = None if self._peer is None else self._peer.control
         return None if control is None else read(control.record, self._index, known)
+
+    def _tell_info(self) -> dict[str, Any]:
+        peer, pid = self._peer, self._pid
+        if peer is not None and self._state is not PENDING:
+            pid = peer.pid
+        worker = None if pid is None else f"pid {pid}"
+        return {"options": self.options, "function": self.name, "worker": worker, "pid": pid}
 
     def ends_of_waiting(self) -> list[float]:
         return [end for end in (self._queued_until, self.options.deadline) if end is not None]

@@ -154,7 +154,7 @@ class InnerCalls:
         told: tuple[Any, ...],
         payload: bytes,
     ) -> None:
-        timeout, queue_timeout, deadline, priority, memory, kind, attempt = told
+        timeout, queue_timeout, deadline, priority, memory, kind, attempt, settings = told
         options = CallOptions(
             timeout=timeout,
             queue_timeout=queue_timeout,
@@ -163,6 +163,7 @@ class InnerCalls:
             memory=memory,
             kind=kind,
             attempt=attempt,
+            settings=settings,
         )
         call = InnerCall()
         call.home, call.peer, call.name_there, call.parent = self, peer, number, parent

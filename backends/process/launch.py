@@ -32,12 +32,14 @@ from .system import HERE, lead_group, open_pidfd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import TypeAlias
 
     Fds: TypeAlias = tuple[int, ...]
     """What a worker gets, in the order of the parameters of `worker.main`; see `zygote.MAX_FDS`."""
 
+
+_NOTHING: Mapping[str, str] = {}
 
 SCARCE = frozenset({EAGAIN, ENOMEM, EMFILE, ENFILE, ENOBUFS, ETOOMANYREFS})
 """The errors of a system that has no process, memory or descriptor to give just now."""
@@ -130,14 +132,22 @@ class Launcher(ABC):
         """Release everything; every worker has ended, or ends now."""
 
 
-def make(method: str, preload: tuple[str, ...], body: Callable[[int, Fds], None]) -> Launcher:
-    """The launcher for a start method; `body` is what a forked child runs."""
+def make(
+    method: str,
+    preload: tuple[str, ...],
+    environment: Mapping[str, str],
+    body: Callable[[int, Fds], None],
+) -> Launcher:
+    """The launcher for a start method; `body` is what a forked child runs.
+
+    `environment` is added to that of the process in which `preload` is imported.
+    """
     if os.name != "posix":
         raise BackendUnavailable(
             f"the 'process' backend needs POSIX, this is {sys.platform}; use backend='thread'"
         )
     if method == "zygote":
-        return ZygoteLauncher(preload)
+        return ZygoteLauncher(preload, environment)
     if method == "spawn":
         return SpawnLauncher()
     return ForkLauncher(body)
@@ -147,8 +157,9 @@ def make(method: str, preload: tuple[str, ...], body: Callable[[int, Fds], None]
 
 
 class ZygoteLauncher(Launcher):
-    def __init__(self, preload: tuple[str, ...]) -> None:
+    def __init__(self, preload: tuple[str, ...], environment: Mapping[str, str] = _NOTHING) -> None:
         self._preload = preload
+        self._environment = environment
         self._begun = early.claim()
         self._control: _socket.socket | None = None  # ours; closed when the zygote ends or we do
         self._pid = 0
@@ -214,7 +225,8 @@ class ZygoteLauncher(Launcher):
         self._watch(self._control.fileno())
         try:
             if self._preload:
-                blob = marshal.dumps(([str(entry) for entry in sys.path], list(self._preload)))
+                path = [str(entry) for entry in sys.path]
+                blob = marshal.dumps((path, list(self._preload), dict(self._environment)))
                 self._control.sendall(b"L" + len(blob).to_bytes(8, "little") + blob)
             self._control.setblocking(False)
         except OSError:

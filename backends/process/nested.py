@@ -67,7 +67,7 @@ class NestedFuture(Future[Any]):
         self.name = options.name or describe(fn)
         self.options = options
         told = (options.timeout, options.queue_timeout, options.deadline, options.priority)
-        self.told = (*told, options.memory, options.kind, options.attempt)
+        self.told = (*told, options.memory, options.kind, options.attempt, options.settings)
 
     def running(self) -> bool:
         if not self.done() and self.context is None:
@@ -81,6 +81,12 @@ class NestedFuture(Future[Any]):
         elif not self.done():
             self._backend.request_stop(self)
         return self.cancelled()
+
+    def _tell_info(self) -> dict[str, Any]:
+        told = {"options": self.options, "function": self.name}
+        if self.context is not None:
+            told |= {"worker": self.context.worker, "pid": os.getpid()}
+        return told
 
     def arrive(self, what: int, outcome: Any) -> None:
         """What home says of its end."""
@@ -120,6 +126,8 @@ class NestedBackend(Backend):
             *(Capability.PRIORITY, Capability.MEMORY),
         }
     )
+
+    carries_settings = True
 
     def __init__(self, spec: WorkerSpec, home: Home) -> None:
         super().__init__(spec)
@@ -212,7 +220,10 @@ class NestedBackend(Backend):
         )
         call._begin()
         outcome = self.home.worker.outcome
-        answer = contextvars.Context().run(outcome, context, 0, call.payload, dumps)
+        inside = contextvars.Context()
+        if options.settings is not None:
+            inside.run(_context.blocks.set, options.settings)
+        answer = inside.run(outcome, context, 0, call.payload, dumps)
         if os.getpid() != self.home.pid:
             from .worker import leave_forked_child
 

@@ -342,8 +342,7 @@ class Pool:
             return
         future = None
         for future, answer in zip(self._state.held(peer.number), answers, strict=False):
-            future._answer = answer
-            future._peer = None
+            future._answer, future._pid, future._peer = answer, peer.told_pid, None
         if pace is not None and future is not None and future.kind:
             window = self._pace.learn(future.kind, pace, future._profile.function)
             if window is not None:

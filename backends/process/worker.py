@@ -284,7 +284,9 @@ class Worker:
         preload: tuple[str, ...],
         initializer: bytes | None,
         large: tuple[str, int | None, int],
+        libraries: dict[str, str],
     ) -> bool:
+        os.environ.update(libraries)
         self._large.configure(*large)
         sys.path[:] = path
         sys.argv[:] = argv
@@ -324,7 +326,7 @@ class Worker:
         self, number: int, about: tuple[Any, ...], ids: list[int], payloads: list[Any]
     ) -> None:
         words, clock, getpid = self._control.words, time.perf_counter_ns, os.getpid
-        outcome, new_context = self.outcome, contextvars.Context
+        outcome, new_context, settings = self.outcome, contextvars.Context, about[-1]
         for call_id, payload in zip(ids, payloads):  # noqa: B905  # made of equal length
             index = self._index
             self._index = index + 1
@@ -334,7 +336,10 @@ class Worker:
             self._running = index
             words[BEGUN_AT] = start = clock()
             context = WorkerContext(self, about, call_id, index)
-            answer = new_context().run(outcome, context, number, payload)
+            inside = new_context()
+            if settings is not None:
+                inside.run(_context.blocks.set, settings)
+            answer = inside.run(outcome, context, number, payload)
             if getpid() != self.pid:
                 leave_forked_child(answer)
             if _context.at_task_end is not None:

@@ -139,8 +139,9 @@ class Zygote:
         except OSError:
             self._end(orderly=False)  # nobody is left to be told
 
-    def _preload(self, path: list[str], names: list[str]) -> None:
+    def _preload(self, path: list[str], names: list[str], environment: dict[str, str]) -> None:
         sys.path[:] = path
+        os.environ.update(environment)
         for name in names:
             try:
                 __import__(name)

@@ -30,6 +30,7 @@ from unirun._clock import Appointment, Clock
 from unirun._dump_records import Report
 from unirun._errors import ExecutorShutdown, InitializerFailed, NotKillable
 from unirun._future import Future
+from unirun._machine import cpu_count
 from unirun._remedies import no_thread
 from unirun.backend import (
     Backend,
@@ -231,7 +232,8 @@ class ThreadBackend(Backend):
         from unirun.sync import make_thread
 
         made = make_thread(kind, *args, **kwargs)
-        if isinstance(made, threading.Barrier) and made.parties > self._size:
+        # Those of a smaller pool, which the executor may have beside this one, may wait there, too.
+        if isinstance(made, threading.Barrier) and made.parties > min(self._size, cpu_count()):
             return PoolBarrier(self._crowding, *args, **kwargs)
         return made
 
@@ -459,7 +461,8 @@ class ThreadBackend(Backend):
         try:
             value = copied.run(run, call, fn, future._args)
         except BaseException as exc:  # noqa: BLE001  # whatever a task raises is its outcome
-            error = without_caller_frames(exc, 2) if callable(fn) else not_callable(fn)
+            ours = 2 + getattr(fn, "__unirun_frames__", 0)
+            error = without_caller_frames(exc, ours) if callable(fn) else not_callable(fn)
         if _context.at_task_end is not None:
             _context.at_task_end(call)
         worker.call, call.future = call.before, None

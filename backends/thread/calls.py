@@ -14,6 +14,7 @@ Where one sees that the other is between two of its stores, it waits for the sec
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -148,6 +149,12 @@ class ThreadFuture(Future[Any]):
     def let_go(self) -> None:
         """A future that is kept keeps no arguments alive."""
         self._fn = self._args = self._copied = None
+
+    def _tell_info(self) -> dict[str, Any]:
+        call = self._call()
+        if call is None:
+            return {"options": self._options}
+        return {"options": self._options, "worker": call.worker.thread.name, "pid": os.getpid()}
 
     def name(self) -> str:
         fn = self._fn

@@ -109,7 +109,7 @@ class World(launch.Launcher):
         self._number = threading.local()  # of the worker that a thread plays
         self._news: list[Any] = []
         self._threads: list[threading.Thread] = []
-        spec = WorkerSpec(max_workers=workers, idle_timeout=None, grace=0.0)
+        spec = WorkerSpec(max_workers=workers, idle_timeout=None, grace=0.0, blas_threads=None)
         self.backend = ProcessBackend(spec)
         self.pool = self.backend._pool
         self.backend._started = self.pool.open = True  # the test turns the loop
