@@ -124,6 +124,8 @@ class _News:
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
+        self.heard = 0
+        """So many SIGTERM the system has told of."""
         self._reader, self._writer = os.pipe()  # closed by the thread that reads, when told to stop
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -150,10 +152,15 @@ class _News:
         """The next; None if there is none in that time."""
         if not self._items:
             self._poll.poll(None if seconds is None else max(0.0, min(seconds, 1e6)) * 1000)
-            with suppress(BlockingIOError):
-                read = os.read(self._reader, 4096)
-                self._items.extend([_SIGNAL] * read.count(bytes([_SIGTERM])))
+            self.listen()
         return self._items.popleft() if self._items else None
+
+    def listen(self) -> None:
+        """To what the system has written by now."""
+        with suppress(BlockingIOError):
+            count = os.read(self._reader, 4096).count(bytes([_SIGTERM]))
+            self.heard += count
+            self._items.extend([_SIGNAL] * count)
 
     def unhook(self) -> None:
         """In the main thread."""
@@ -177,6 +184,7 @@ class _Watch:
         self._draining: list[_Draining] | None = None  # since it has begun
         self._over = False  # the next SIGTERM is ours, and ends the program
         self._told = False  # it has
+        self._own = 0  # those of the SIGTERM heard that are from us, or were there before
         self._installed = self._registered = False
         self._exiting = False  # the interpreter has begun to exit
         self._previous: Any = None  # handler
@@ -287,10 +295,10 @@ class _Watch:
             if not in_use and time.monotonic() >= enough:
                 break
             at_once = news.get(LOOK) in (_AGAIN, _SIGNAL)
-        self._tell_main_thread(PATIENCE)
+        self._tell_main_thread(news, PATIENCE)
         if not callable(self._previous):
             left = 0.0 if at_once or self._exiting else max(0.0, last - time.monotonic())
-            self._insist(left + PATIENCE)
+            self._insist(news, left + PATIENCE)
 
     def _wait_for_calls(self, all_: list[_Draining], news: _News, signals: int) -> bool:
         """Until all have ended; True if a second SIGTERM has ended them."""
@@ -305,39 +313,58 @@ class _Watch:
             signals += item == _SIGNAL
             if not self._over and (item == _AGAIN or signals > 1):
                 at_once = True
-                self._kill(list(open_), open_, "SIGTERM came again", at_once=True)
+                self._kill(list(open_), open_, news, "SIGTERM came again", at_once=True)
                 continue
             late = {each for each in open_ if each.until <= time.monotonic()}
             open_ -= {each for each in late if each.is_killed}  # nothing helps
             if late & open_:
                 why = f"the {max(each.timeout for each in late):g} s to drain are over"
-                self._kill(list(late & open_), open_, why)
+                self._kill(list(late & open_), open_, news, why)
         return at_once
 
     def _kill(
-        self, these: list[_Draining], open_: set[_Draining], why: str, *, at_once: bool = False
+        self,
+        these: list[_Draining],
+        open_: set[_Draining],
+        news: _News,
+        why: str,
+        *,
+        at_once: bool = False,
     ) -> None:
         _say_what_ends(why, these)
         if all(each.is_killed or each in these for each in open_):
             # First, so that the program does not end by the failure of a call that it waits for.
-            self._tell_main_thread(SOON)
+            self._tell_main_thread(news, SOON)
         for each in these:
             each.kill(at_once=at_once)
 
-    def _tell_main_thread(self, patience: float) -> None:
+    def _tell_main_thread(self, news: _News, patience: float) -> None:
         """Have the handler called there; again and again, as a signal may come amid nothing."""
+        if not self._over:
+            news.listen()
+            self._own = news.heard
         self._over = True
-        main = threading.main_thread().ident
         until = time.monotonic() + patience
-        while not self._told and time.monotonic() < until and main is not None:
-            _signal.pthread_kill(main, _SIGTERM)
+        while not self._told and time.monotonic() < until:
+            self._send()
             sent = time.monotonic()
             while not self._told and time.monotonic() < sent + 0.1:
                 time.sleep(0.001)
 
-    def _insist(self, seconds: float) -> None:
+    def _send(self) -> None:
+        main = threading.main_thread().ident
+        if main is not None:
+            self._own += 1
+            _signal.pthread_kill(main, _SIGTERM)
+
+    def _insist(self, news: _News, seconds: float) -> None:
         """Somebody caught SystemExit, or waits for a thread that never ends."""
-        time.sleep(seconds)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            news.get(left)
+            if news.heard > self._own:  # one of somebody else's, and the main thread was deaf
+                self._send()
+                time.sleep(min(left, 0.1))
         _say(f"the program did not end within {seconds:.1f} s of its calls; ended by force")
         os._exit(STATUS)
 

@@ -182,7 +182,8 @@ def test_a_main_thread_that_does_not_want_to_end_has_to(start: Start) -> None:
     program.terminate()
     program.wait_for("no")
     program.terminate(says="")
-    assert program.end()[0] == -signal.SIGTERM
+    status, errors = program.end()
+    assert status == -signal.SIGTERM, errors
 
 
 def test_a_handler_of_the_program_decides_at_the_end(start: Start) -> None:
