@@ -4,6 +4,7 @@ Seconds of one call, when as many are under way as were seen to be:
 
     thread    the longest of: what it holds the GIL, plus the submit, which needs the GIL too
                               its computing over the cores, its whole time over the threads
+                              what was seen to lie between the ends of two, if they compute
     process   the longest of: what sending it takes here
                               its computing and unpacking over the cores, its time over the workers
 
@@ -27,6 +28,8 @@ ALONE = 4e-5  # what a call to a process takes longer where nothing else is unde
 HAND_OVER_ITEM, SEND_ITEM, RECEIVE_ITEM = 2.5e-7, 1e-6, 5e-7  # of a map, in a large piece
 PER_OBJECT, PER_BYTE = 4e-8, 4e-10  # of a pickle, on either side
 MARGIN, UNSURE = 1.2, 1.5
+UNTOUCHED = 2e-4
+"""Seconds from which on a call is not made longer by being measured."""
 START = 0.05
 """Seconds of computing that are spent before worker processes are started for them."""
 
@@ -78,11 +81,15 @@ def enough_to_start(spent: float) -> bool:
 
 
 def _in_threads(known: Figures, place: Place, company: int, *, in_map: bool) -> float:
-    share = known.gil_share if known.gil_share is not None else 1.0
+    seen = known.together if known.cpu_seconds >= UNTOUCHED and known.cpu_share > 0.5 else 0.0
+    if company == 1:
+        seen = 0.0
+    guess = 0.0 if seen else 1.0  # what was seen says more than the worst that can be thought of
+    share = known.gil_share if known.gil_share is not None else guess
     holds = known.cpu_seconds * share if place.gil else 0.0
     cost = HAND_OVER_ITEM if in_map else HAND_OVER
     computes = known.cpu_seconds / min(place.cores, place.threads, company)
-    return max(holds + cost, computes, known.seconds / min(place.threads, company))
+    return max(holds + cost, computes, known.seconds / min(place.threads, company), seen)
 
 
 def _in_processes(known: Figures, place: Place, company: int, *, in_map: bool) -> float:

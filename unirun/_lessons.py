@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from time import perf_counter
 
 from unirun._gauge import Sample, weigh
 
@@ -25,6 +26,8 @@ FAR, STRANGE = 2.0, 8
 """Where only the wall time is known: that many times more, and in so many pieces."""
 MOST = 32
 """Calls that are measured at the same time."""
+CROWD, STEADY = 4, 8
+"""Calls under way that leave no thread idle, at least; and ends among such that tell their pace."""
 PROBED = 0.02
 """Seconds that the probe has looked when that share is known."""
 NEWEST = 0.3
@@ -84,6 +87,8 @@ class Lessons:
         """A measured call has ended."""
         size_in, parts_in = weigh(given)
         size_out, parts_out = weigh(results)
+        with self._lock:
+            self._keep_pace(sample.items)
         self.drop()
         with self._lock:
             self._learn(sample, (size_in, size_out, parts_in + parts_out))
@@ -113,7 +118,7 @@ class Lessons:
 
     def _begin_again(self) -> None:
         """Called with the lock held."""
-        self._seen, self.known.gil_share = 0, None
+        self._seen, self.known.gil_share, self.known.together = 0, None, 0.0
         self._forget()
 
     def _forget(self) -> None:
@@ -121,6 +126,7 @@ class Lessons:
         # takes, so that no single one can be told from those beside it.
         self._held = self._looked = self._cpu = self._wall = 0.0
         self._probed = 0  # items
+        self._since, self._ended = 0.0, 0  # when there was a crowd, and what has ended in it
         self._waits: deque[float] = deque(maxlen=64)
 
     def _learn(self, sample: Sample, weights: tuple[float, float, float]) -> None:
@@ -148,6 +154,18 @@ class Lessons:
         known.calls += items
         self._seen += items
         self.spent += sample.cpu * (1.0 if known.gil_share is None else known.gil_share)
+
+    def _keep_pace(self, items: int) -> None:
+        """How soon one ends after the other on threads, whatever they stand in line for there: a
+        lock of some library is not seen by whoever looks at the GIL. Called with the lock held."""
+        if self._active < max(CROWD, self.known.parallel // 2):
+            self._since = 0.0
+        elif not self._since:
+            self._since, self._ended = perf_counter(), 0
+        else:
+            self._ended += items
+            if self._ended >= STEADY * items:
+                self.known.together = (perf_counter() - self._since) / self._ended
 
     def _learn_of_gil(self, sample: Sample) -> None:
         """Called with the lock held."""

@@ -32,7 +32,10 @@ PLACES = ("", "inline", "process", "thread")
 _LONGEST_KEY = 1000
 
 # What is in a file about each function: a number, or a number or null.
-_NUMBERS = ("calls", "seconds", "cpu_seconds", "bytes_in", "bytes_out", "objects", "parallel")
+_NUMBERS = (
+    *("calls", "seconds", "cpu_seconds", "together"),
+    *("bytes_in", "bytes_out", "objects", "parallel"),
+)
 _FIELDS = (*_NUMBERS, "gil_share", "calls_on", "maps_on", "reason")
 
 
@@ -51,6 +54,7 @@ class Figures:
         self.calls = 0  # measured
         self.seconds = 0.0  # from begin to end
         self.cpu_seconds = 0.0  # of its thread
+        self.together = 0.0  # from the end of one to that of the next, in a crowd; 0: not seen
         self.gil_share: float | None = None  # of its CPU time; None: not measured
         self.bytes_in = self.bytes_out = 0.0
         self.objects = 0.0  # that a pickle of arguments and result would be made of
