@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` makes enums of what it returns
 import os
+import sys
 import threading
 from _thread import get_ident, interrupt_main
 from functools import partial, wraps
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
     R = TypeVar("R")
 
-__all__ = ["interruptible", "undisturbed", "uninterrupted"]
+__all__ = ["imported", "interruptible", "undisturbed", "uninterrupted"]
 
 # Those whose handlers are likely to raise; the others only where the first one has a handler.
 _SIGINT, _SIGTERM = _signal.SIGINT, _signal.SIGTERM
@@ -103,6 +104,24 @@ def undisturbed(make: Callable[..., R], *args: Any) -> R:
         return make(*args)
     finally:
         _restore(list(aside.items()), note, arrived)
+
+
+# Held while something is imported late, and by every fork: a child that inherited an import half
+# done, by a thread it has not, would wait for its end for ever.
+_importing = threading.RLock()
+
+
+def imported(name: str) -> Any:
+    """That module of ours or of what we build on, for what is imported late.
+
+    Neither a handler that submits nor the child of a fork finds it half imported.
+    """
+    module = sys.modules.get(name)
+    if module is None or getattr(module.__spec__, "_initializing", False):
+        with _importing:
+            undisturbed(__import__, name)
+        module = sys.modules[name]
+    return module
 
 
 def _restore(aside: list[tuple[int, Any]], note: Any, arrived: Iterable[int]) -> None:
@@ -209,3 +228,8 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_importing.acquire,
+        after_in_parent=_importing.release,
+        after_in_child=_importing.release,
+    )

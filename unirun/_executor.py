@@ -21,7 +21,7 @@ from types import TracebackType
 from unirun import _config, _context, _hangs, _nesting, _registry
 from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Chosen, Explanation
-from unirun._deferral import undisturbed
+from unirun._deferral import imported, undisturbed
 from unirun._ending import leave, on_exit
 from unirun._errors import ExecutorShutdown
 from unirun._future import Future
@@ -206,8 +206,7 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             keep=(given, alike),
         )
         if self._initializer[0] is None and self._chooser.follows_measures(settings, decision):
-            # Else a handler that submits would find it half imported.
-            undisturbed(_learning)(self, fn, plan, settings, decision)
+            imported("unirun._auto_plan").learn(self, fn, plan, settings, decision)
         return plan
 
     def _backend(self, name: str, pool: str | None = None) -> Backend:
@@ -455,12 +454,6 @@ def _outside() -> tuple[str, int]:
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("unirun."):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
-
-
-def _learning() -> Callable[..., None]:
-    from unirun._auto_plan import learn  # who says where things run does not need it
-
-    return learn
 
 
 def _chunks_pay(backend: Backend, chunksize: int | str) -> bool:

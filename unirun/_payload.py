@@ -103,22 +103,16 @@ def _by_cloudpickle(
 
 
 def _load_cloudpickle(what: str) -> Any:
-    """30 ms to import, and most programs never need it.
+    """30 ms to import, and most programs never need it."""
+    from unirun._deferral import imported
 
-    No signal handler runs meanwhile: one that submits would find it half imported.
-    """
     try:
-        if "cloudpickle" not in sys.modules:
-            from unirun._deferral import undisturbed
-
-            undisturbed(__import__, "cloudpickle")
-        import cloudpickle
+        return imported("cloudpickle")
     except ImportError as exc:  # installed without what it depends on, in a zip file say
         from unirun._errors import SerializationError
 
         text = f"{what} cannot be pickled without cloudpickle ({exc}); run: pip install cloudpickle"
         raise SerializationError(text) from exc
-    return cloudpickle
 
 
 # -- handles on shared objects ------------------------------------------------------------------

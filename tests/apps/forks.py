@@ -8,6 +8,7 @@ It prints what its children found, and ends with status 0 if all was well.
 import asyncio
 import collections
 import concurrent.futures as standard
+import faulthandler
 import gc
 import logging
 import multiprocessing
@@ -56,7 +57,7 @@ def in_child(body: Callable[[], object]) -> int | str:
     if not pid:
         status = 1
         try:
-            signal.alarm(int(PATIENCE))
+            faulthandler.dump_traceback_later(PATIENCE, exit=True)  # says where it hangs
             body()
             status = 0
         except SystemExit:

@@ -180,13 +180,14 @@ def test_a_worker_that_dies_with_its_answer_on_the_way_takes_none_along(
         answered = executor.submit(bodies.answer_and_die, die, ready)
         behind = [executor.submit(bodies.double, n) for n in range(number)]
         die.send()  # it dies at once when it has answered, whatever it does then
-        ready.wait()
+        pid = int(ready.wait())
         assert answered.exception(PATIENCE) is None or crash_of(answered)
         for n, future in enumerate(behind):
             error = future.exception(PATIENCE)
             assert error is None or isinstance(error, WorkerCrashed)
             assert error is not None or future.result(0) == 2 * n
         assert sum(future.exception(0) is not None for future in [answered, *behind]) <= 1
+        watch.until_gone(pid)  # else the next one might be given to it, and never begin
 
 
 # -- half way through a message -------------------------------------------------------------------
