@@ -199,11 +199,20 @@ class Storm:
 
     def _end_of(self, number: int) -> str:
         entry = self.entries[number]
-        return _verdict.REFUSED if entry.future is None else end_of(number, entry.future)
+        if entry.future is None or (entry.season.ends and _is_refused(entry.future)):
+            entry.call.refused = True
+            return _verdict.REFUSED
+        return end_of(number, entry.future)
 
     def close(self) -> None:
         for season in [*self._shut, self.season]:
             season.executor.shutdown(kill=True)
+
+
+def _is_refused(future: Any) -> bool:
+    """It was handed over in the very moment in which the executor was shut down."""
+    done = future.done() and not future.cancelled()
+    return done and isinstance(future.exception(), unirun.ExecutorShutdown)
 
 
 def storm(
