@@ -95,7 +95,10 @@ def check(shared: dict[str, Any]) -> None:
     assert not shared["Lock"].locked()
     for kind in ("Queue", "SimpleQueue"):
         check_queue(shared[kind])
-    check_event(shared["Event"])
+    try:
+        check_event(shared["Event"])
+    except AssertionError:  # the last request of the dead was still on its way to the server; once
+        check_event(shared["Event"])
     check_barrier(shared["Barrier"])
     number = shared["Value"].update(lambda number: number + 1)
     assert shared["Value"].get() == number
