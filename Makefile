@@ -24,7 +24,7 @@ demo: ## the main job on real input: examples/survey.py
 
 test: ## the whole suite, then its core on every other Python found
 	@.ci/venv .venv dev
-	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	.ci/twice $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 	@$(MAKE) --no-print-directory test-everywhere
 
 test-everywhere: ## conformance on every other Python found (python3.x, pyenv)
@@ -53,8 +53,8 @@ wheel: ## sdist, the wheel built from it, and a check of what it holds
 test-wheel: wheel ## against the installed wheel: its core, and what `make test` leaves out
 	@.ci/venv .venv-wheel wheel
 	cd .venv-wheel && bin/python -P ../.ci/check_installed.py
-	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. $(addprefix ../,$(EVERYWHERE)) $(ARGS)
-	cd .venv-wheel && bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -m again -n $(JOBS) --dist loadfile ../tests $(ARGS)
+	cd .venv-wheel && ../.ci/twice bin/python -P -m pytest -c ../pyproject.toml --rootdir .. $(addprefix ../,$(EVERYWHERE)) $(ARGS)
+	cd .venv-wheel && ../.ci/twice bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -m again -n $(JOBS) --dist loadfile ../tests $(ARGS)
 
 reliability: ## the tests of all scenarios, which write the table of docs/reliability.md
 	@.ci/venv .venv dev
