@@ -18,6 +18,7 @@ from unirun._chunk import run_chunk
 from unirun._errors import NotKillable
 from unirun._future import Future
 from unirun._parts import Parts
+from unirun._prompt import span
 from unirun._submitter import View
 from unirun.cli.inputs import End, Input, Reader
 from unirun.cli.lines import Outcome
@@ -65,11 +66,18 @@ class Calls:
         self._gathered: list[Input] = []
         self._calls: deque[Call] = deque()
 
+    def _next_event(self) -> Input | End | Call:
+        while True:
+            try:
+                return self._events.get(timeout=span(None))  # or we might be deaf to Ctrl-C
+            except queue.Empty:
+                continue
+
     def outcomes(self) -> Iterator[Outcome]:
         """Every outcome; a slot of the reader is freed when the next one is asked for."""
         ended = False
         while self._calls or self._gathered or not ended:
-            event = self._events.get()
+            event = self._next_event()
             if isinstance(event, Input):
                 self._take(event)
             elif isinstance(event, Call):
