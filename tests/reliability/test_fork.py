@@ -32,7 +32,7 @@ def run(path: Path, *arguments: object) -> str:
         cwd=path,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, ""), done
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
 
 
