@@ -305,9 +305,9 @@ def _send_by_value(module_name: str) -> None:
     module: ModuleType | None = sys.modules.get(module_name)
     if module is None or module_name == "__main__":
         return  # cloudpickle treats __main__ that way by itself
-    import cloudpickle
+    from unirun._deferral import imported
 
-    cloudpickle.register_pickle_by_value(module)
+    imported("cloudpickle").register_pickle_by_value(module)
     _by_value.append(module_name.encode())
 
 
