@@ -19,20 +19,20 @@ import _signal  # type: ignore[import-not-found]  # `signal` makes enums of what
 import os
 import sys
 import threading
-from _thread import get_ident, interrupt_main
+from _thread import get_ident, interrupt_main, start_new_thread
 from functools import partial, wraps
 from operator import methodcaller
 from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, TypeVar
 
     F = TypeVar("F", bound=Callable[..., Any])
     R = TypeVar("R")
 
-__all__ = ["imported", "interruptible", "undisturbed", "uninterrupted"]
+__all__ = ["imported", "in_finalizer", "interruptible", "undisturbed", "uninterrupted"]
 
 # Those whose handlers are likely to raise; the others only where the first one has a handler.
 _SIGINT, _SIGTERM = _signal.SIGINT, _signal.SIGTERM
@@ -86,8 +86,21 @@ def undisturbed(make: Callable[..., R], *args: Any) -> R:
 
     A handler could raise in it; or submit, and so begin in the middle of it to do the same.
     """
+    return make(*args) if get_ident() != _main else _shielded(_send, make, *args)
+
+
+def in_finalizer(act: Callable[..., object], *args: Any) -> None:
+    """`undisturbed(act, *args)` for finalizers, where what a handler raises is lost.
+
+    Signals that came meanwhile come once more a moment later, when the finalizer is over.
+    """
     if get_ident() != _main:
-        return make(*args)
+        act(*args)
+    else:
+        _shielded(_send_later, act, *args)
+
+
+def _shielded(send: Callable[[list[Any]], None], make: Callable[..., R], *args: Any) -> R:
     aside: dict[int, Any] = {}
     arrived: dict[int, float] = {}
 
@@ -103,7 +116,7 @@ def undisturbed(make: Callable[..., R], *args: Any) -> R:
                 _set(number, note)
         return make(*args)
     finally:
-        _restore(list(aside.items()), note, arrived)
+        _restore(list(aside.items()), note, lambda: send(list(arrived)))
 
 
 # Held while something is imported late, and by every fork: a child that inherited an import half
@@ -124,17 +137,17 @@ def imported(name: str) -> Any:
     return module
 
 
-def _restore(aside: list[tuple[int, Any]], note: Any, arrived: Iterable[int]) -> None:
+def _restore(aside: list[tuple[int, Any]], note: Any, send: Callable[[], None]) -> None:
     """Whatever raises as soon as it is back, the others come back too, and run if they have to."""
     if not aside:
-        _send(list(arrived))
+        send()
         return
     number, handler = aside[0]
     try:
         if _getsignal(number) is note:
             _set(number, handler)
     finally:
-        _restore(aside[1:], note, arrived)
+        _restore(aside[1:], note, send)
 
 
 def _send(numbers: list[Any]) -> None:
@@ -143,6 +156,15 @@ def _send(numbers: list[Any]) -> None:
             interrupt_main(numbers[0])
         finally:
             _send(numbers[1:])
+
+
+def _send_later(numbers: list[Any]) -> None:
+    """By a thread that runs nothing of Python: it gets its turn when this one waits, or soon."""
+    for number in numbers:
+        try:
+            start_new_thread(_signal.pthread_kill, (_main, number))
+        except (AttributeError, RuntimeError):  # Windows; no more threads, or the program ends
+            interrupt_main(number)
 
 
 def interruptible(wait: Callable[..., R], *args: Any) -> R:

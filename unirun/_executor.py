@@ -21,7 +21,7 @@ from types import TracebackType
 from unirun import _config, _context, _hangs, _nesting, _registry
 from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Chosen, Explanation
-from unirun._deferral import imported, undisturbed
+from unirun._deferral import imported, in_finalizer, undisturbed
 from unirun._ending import leave, on_exit
 from unirun._errors import ExecutorShutdown
 from unirun._future import Future
@@ -165,7 +165,13 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         self._tokens: list[Any] = []
         # A dropped executor ends its backends; they finish what they have.
         self._finalizer = weakref.finalize(
-            self, _close_dropped, self._backends, self._held, self._ahead, self._exit_grace
+            self,
+            in_finalizer,
+            _close_dropped,
+            self._backends,
+            self._held,
+            self._ahead,
+            self._exit_grace,
         )
         self._finalizer.atexit = False
         on_exit(self)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from unirun import _channel, _connect
+from unirun._deferral import in_finalizer
 from unirun._host import Host
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Manager:
         _channel.homes[self.address] = self
         # Nothing of the host refers to us.  The finalizer may run anywhere, under any lock: it
         # only tells the thread to end.
-        self._finalizer = weakref.finalize(self, host.stop)
+        self._finalizer = weakref.finalize(self, in_finalizer, host.stop)
         self._finalizer.atexit = False  # `_close_all` also waits
 
     def close(self) -> None:

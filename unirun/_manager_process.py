@@ -27,6 +27,7 @@ from unirun import _channel, _connect, _hangs, _leftovers, _links, _segments
 from unirun._channel import FrameReader, frame
 from unirun._closing import close_at_exit
 from unirun._crowding import hopeless
+from unirun._deferral import in_finalizer
 from unirun._errors import ManagerLost
 from unirun._leavings import warn_of
 from unirun._machine import python_executable
@@ -57,7 +58,7 @@ class ManagerProcess:
         _connect.keys[self.address] = self.key
         _channel.homes[self.address] = self  # our handles keep us alive by this
         # Nothing of the server refers to us.
-        self._finalizer = weakref.finalize(self, server.stop)
+        self._finalizer = weakref.finalize(self, in_finalizer, server.stop)
         self._finalizer.atexit = False  # `close_at_exit` also waits
 
     @property

@@ -29,6 +29,7 @@ from concurrent.futures._base import PENDING
 from unirun._chunk import run_chunk
 from unirun._context import running
 from unirun._cuts import Chunker, Columns, Inputs
+from unirun._deferral import in_finalizer
 from unirun._errors import ExecutorShutdown, SerializationError
 from unirun._future import Future
 from unirun._parts import Outcomes, Parts
@@ -97,7 +98,7 @@ class MapResult(itertools.chain[Any]):
     def __del__(self) -> None:
         mapping = self._mapping
         if mapping.iterated and not mapping.closed:
-            mapping.close()
+            in_finalizer(mapping.close)
 
 
 class Mapping:

@@ -4,6 +4,7 @@ import concurrent.futures
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from process.line import PATIENCE
 
 from unirun import Executor
-from unirun._deferral import undisturbed
+from unirun._deferral import in_finalizer, undisturbed
 from unirun._prompt import SLICE, Thread, in_slices, span
 
 SIGNALS = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -141,6 +142,28 @@ def _raise_amid(numbers: Any, seen: list[int]) -> None:
             seen.append(error.args[0])
             error = error.__context__
     assert made == ["whole"]
+
+
+class Dropped:
+    """What weak references can refer to."""
+
+
+@pytest.mark.usefixtures("handled")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_amid_a_finalizer_is_handled_after_it_and_not_lost(number: int) -> None:
+    steps: list[str] = []
+
+    def act() -> None:
+        signal.raise_signal(number)
+        steps.append("whole")
+
+    dropped = Dropped()
+    weakref.finalize(dropped, in_finalizer, act)
+    with pytest.raises(Stop):  # noqa: PT012  # what the finalizer raises would be lost
+        del dropped
+        assert steps == ["whole"]
+        in_slices(threading.Event().wait, PATIENCE)
+    assert steps == ["whole"]
 
 
 @pytest.mark.usefixtures("handled")
