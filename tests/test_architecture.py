@@ -55,7 +55,7 @@ LAYERS = (
         "_thread_values",
         "_toml_lines",
     ),
-    ("_info",),
+    ("_forks", "_info"),
     ("_broken", "_context", "_cuts", "_future", "_hints", "_keywords", "_payload", "coordinator"),
     ("_forecast", "_lessons", "_travel"),
     ("_meant", "_remedies", "_round_trip", "_strict_writes"),

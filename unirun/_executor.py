@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 
-from unirun import _config, _context, _hangs, _nesting, _registry
+from unirun import _config, _context, _forks, _hangs, _nesting, _registry  # noqa: F401  # _forks' hook
 from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Chosen, Explanation
 from unirun._deferral import imported, in_finalizer, undisturbed

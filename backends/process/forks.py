@@ -68,6 +68,8 @@ def _go_on() -> None:
 
 def _close_all() -> None:
     _go_on()
+    if not making._is_owned():  # type: ignore[attr-defined]
+        making._at_fork_reinit()  # type: ignore[attr-defined]  # who held it too long is not here
     _held.clear()
     for fd in [fd for pool in _live_pools() for fd in pool.abandon()]:
         try:

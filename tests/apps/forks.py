@@ -154,6 +154,80 @@ def amid_submits(backend: str, method: str | None, seconds: float) -> bool:
     return set(ends) == {0}
 
 
+SLOW = """
+import __main__
+__main__.BEGUN.set()
+assert __main__.GO.wait(__main__.PATIENCE)
+whole = True
+"""
+BEGUN, GO = threading.Event(), threading.Event()
+
+
+@contextmanager
+def importing(name: str) -> Iterator[None]:
+    """A thread is in the middle of that import, until the block ends or GO is set."""
+    Path(f"{name}.py").write_text(SLOW)
+    sys.path.insert(0, str(Path.cwd()))
+    BEGUN.clear()
+    GO.clear()
+    thread = threading.Thread(target=__import__, args=(name,))
+    thread.start()
+    assert BEGUN.wait(PATIENCE)
+    try:
+        yield
+    finally:
+        GO.set()
+        thread.join()
+
+
+def timed_fork(body: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    assert in_child(body) == 0
+    return time.monotonic() - begun
+
+
+@case
+def amid_imports(backend: str, method: str | None, seconds: float) -> bool:
+    """A child waits for no import of a thread that it has not."""
+    with make(backend, method) as executor:
+        assert executor.submit(double, 1).result(PATIENCE) == 2
+        with importing("slow"):
+            threading.Timer(seconds, GO.set).start()
+            timed_fork(lambda: __import__("slow").whole)
+        with importing("endless"):
+            first, second = (timed_fork(lambda: None) for _ in range(2))
+        print("was waited for once:", first > second)
+        return first > second
+
+
+@case
+def amid_a_slow_start(backend: str, method: str | None, seconds: float) -> bool:
+    """A thread takes longer to make a pool than a fork waits: the child can make its own."""
+    from unirun.backends.process import forks
+
+    begun = threading.Event()
+
+    def hold() -> None:
+        with forks.making:
+            begun.set()
+            assert GO.wait(PATIENCE)
+
+    def use_own() -> None:
+        with make(backend, method) as own:
+            assert own.submit(double, 4).result(PATIENCE) == 8
+
+    with make(backend, method) as executor:
+        assert executor.submit(double, 1).result(PATIENCE) == 2
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert begun.wait(PATIENCE)
+        timed_fork(use_own)
+        GO.set()
+        thread.join()
+        timed_fork(use_own)
+        return executor.submit(double, 2).result(PATIENCE) == 4
+
+
 def descriptors() -> collections.Counter[str]:
     found: collections.Counter[str] = collections.Counter()
     for each in Path("/proc/self/fd").iterdir():

@@ -47,6 +47,17 @@ def test_a_child_forked_amid_submits_ends_whatever_it_does(
     assert "children by status: {0: " in run(tmp_path, "amid_submits", backend, method, 1.0)
 
 
+@pytest.mark.scenario("fork: amid an import of another thread", "the child can import it, too")
+def test_a_fork_waits_for_imports_but_not_for_ever(tmp_path: Path) -> None:
+    assert "was waited for once: True" in run(tmp_path, "amid_imports", "thread", "", 0.2)
+
+
+@pytest.mark.scenario("fork: amid a slow start of a pool", "the child can make its own")
+@pytest.mark.parametrize("method", ["zygote", "fork"])
+def test_a_fork_amid_a_start_that_takes_long(method: str, tmp_path: Path) -> None:
+    run(tmp_path, "amid_a_slow_start", "process", method, 0)
+
+
 @pytest.mark.scenario(52, "a child that lives on disturbs nobody: deaths and ends are noticed")
 @pytest.mark.scenario("fork: pipes", "no child of the program has an end of a worker's pipes")
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing tells of descriptors")
