@@ -248,6 +248,19 @@ def test_a_shutdown_ends_the_wait(gate: Gate) -> None:
     executor.shutdown()
 
 
+def test_a_shutdown_under_way_lets_nobody_in_who_waits(gate: Gate) -> None:
+    executor = Executor(1, backend="thread", max_pending=1)
+    executor.submit(subjects.hold, gate.address)
+    waiting = aside(lambda: executor.submit(subjects.square, 2))
+    assert comes_true(lambda: somebody_waits(executor))
+    with executor._lock:  # the shutdown comes no further
+        closing = aside(lambda: executor.shutdown(wait=False))
+        assert isinstance(waiting.exception(PATIENCE), ExecutorShutdown)
+    closing.result(PATIENCE)
+    gate.open()
+    executor.shutdown()
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no way to press Ctrl-C")
 def test_ctrl_c_ends_the_wait_and_leaves_the_room_to_others(tmp_path: Path) -> None:
     program = textwrap.dedent(

@@ -66,7 +66,7 @@ class Gate:
         self._changed = threading.Condition(threading.RLock())
         self._pending: dict[Future[Any], None] = {}
         self._calls = self._bytes = 0  # some have not handed over yet
-        self._open = False  # let everything in
+        self._open = False  # maps have room; who else waits is refused
         self._closed = False
 
     def submit(
@@ -101,9 +101,9 @@ class Gate:
         passes = called_inside(self) or in_callback()  # rule 2
         with self._changed:
             while not (passes or self._has_room()):
-                if self._closed and of_map:
+                if of_map and (self._closed or self._open):
                     break  # a map finishes what it has begun
-                if self._closed:
+                if self._closed or self._open:
                     raise ExecutorShutdown("the executor was shut down while a submit waited")
                 waits = of_map or not self._raises
                 if not waits and not any(future.done() for future in self._pending):
@@ -125,13 +125,12 @@ class Gate:
 
     def _has_room(self) -> bool:
         """Called with the lock held."""
-        return self._open or (
-            (self.most is None or self._calls < self.most)
-            and (self._most_bytes is None or self._bytes < self._most_bytes)
+        return (self.most is None or self._calls < self.most) and (
+            self._most_bytes is None or self._bytes < self._most_bytes
         )
 
     def open(self) -> None:
-        """Let in whoever comes, and whoever waits."""
+        """A shutdown begins: let in what is left of maps. Who else waits gets ExecutorShutdown."""
         with self._changed:
             self._open = True
             self._changed.notify_all()
