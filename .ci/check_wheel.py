@@ -12,7 +12,8 @@ def expected() -> set[str]:
     sources |= {
         f"unirun/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "backends").rglob("*.py")
     }
-    return sources | {"unirun/py.typed"}
+    page = {f"unirun/report/page.{kind}" for kind in ("css", "js")}
+    return sources | page | {"unirun/py.typed"}
 
 
 def check(wheel: Path) -> list[str]:

@@ -19,7 +19,9 @@ from collections.abc import Callable
 from concurrent.futures._base import PENDING
 from typing import Any
 
-from unirun import _context
+from unirun import _context, _observe
+from unirun._again import run_again
+from unirun._call_notes import add_call_note, call_note
 from unirun._clock import Clock
 from unirun._context import TaskContext, running
 from unirun._dump_records import CallReport, Report, WorkerReport, copied
@@ -34,8 +36,10 @@ from unirun._errors import (
     UnsupportedByBackend,
 )
 from unirun._future import Future
+from unirun._loops import LoopWatch, end_loop, run_loop
 from unirun._prompt import Thread
 from unirun._remedies import no_thread
+from unirun._sites import note, site_of
 from unirun.backend import (
     Backend,
     CallOptions,
@@ -57,7 +61,10 @@ ANSWER_PATIENCE = 1.0
 
 
 class CoroutineFuture(Future[Any]):
+    _observed = True
     _since: float  # when it was submitted, for dumps
+    _begun: float | None = None
+    _ended: float | None = None
     _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     _copied: contextvars.Context
     _options: CallOptions
@@ -66,11 +73,19 @@ class CoroutineFuture(Future[Any]):
     _reason: BaseException | None = None  # why it was asked to stop
     _timers: tuple[asyncio.TimerHandle, ...] = ()
 
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        if self._call is None:
+            return None
+        whole = "coroutine", _name(self), self._options, _observe.number_of(self), self._call
+        return lambda: run_again(self._copied.copy(), *whole)
+
     def _tell_info(self) -> dict[str, Any]:
         thread = getattr(self._backend, "_thread", None)
+        told: dict[str, Any] = {"options": self._options}
+        told |= {"queued": self._since, "begun": self._begun, "ended": self._ended}
         if thread is None or self._state is PENDING:
-            return {"options": self._options}
-        return {"options": self._options, "worker": thread.name, "pid": os.getpid()}
+            return told
+        return told | {"worker": thread.name, "pid": os.getpid()}
 
 
 class CoroutineBackend(Backend):
@@ -80,6 +95,7 @@ class CoroutineBackend(Backend):
     """
 
     name = "coroutine"
+    captures = True
     capabilities = frozenset({Capability.SHAREDMEM, Capability.COOPERATIVE})
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -92,7 +108,10 @@ class CoroutineBackend(Backend):
         self._patience = Patience(spec.grace + ANSWER_PATIENCE)
         self._handed: deque[CoroutineFuture] = deque()  # the loop has not seen them yet
         self._clock: Clock | None = None  # made at need, closed by the thread of the loop
+        self._called = False  # the loop will look at _handed
+        self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._standstills: LoopWatch | None = None
         self._waiting: deque[CoroutineFuture] = deque()
         self._active: set[CoroutineFuture] = set()
         self._finished = self._killed = self._abandoned = 0
@@ -109,7 +128,7 @@ class CoroutineBackend(Backend):
         kwargs: dict[str, Any],
         options: CallOptions,
     ) -> CoroutineFuture:
-        if callable(fn) and not inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "fn", fn))):
+        if callable(fn) and not _makes_coroutines(fn):
             raise UnsupportedByBackend(
                 self.name,
                 f"run {describe(fn)}, which is not a coroutine function",
@@ -117,6 +136,8 @@ class CoroutineBackend(Backend):
             )
         future = CoroutineFuture()
         future._since = time.monotonic()
+        if options.sites:
+            note(future)
         future._backend = self
         future._call = (fn, args, kwargs)
         future._copied = contextvars.copy_context()
@@ -128,8 +149,12 @@ class CoroutineBackend(Backend):
             if self._closed:
                 raise ExecutorShutdown("cannot schedule new futures after shutdown")
             loop = self._start()
+            if _observe.watchers:
+                _observe.submitted(future, _name(future), options)
             self._handed.append(future)
-            loop.call_soon_threadsafe(self._accept)
+            if not self._called:
+                self._called = True
+                loop.call_soon_threadsafe(self._accept)
         return future
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
@@ -140,13 +165,15 @@ class CoroutineBackend(Backend):
 
     def _watch(self, future: CoroutineFuture, stop_at: float) -> None:
         """See to it from outside that it ends, if the loop is blocked when it is to be stopped."""
+        when = stop_at + self.spec.grace + ANSWER_PATIENCE
+        alarm = self._the_clock().call_at(when, lambda: self._leave(future))
+        future._when_ended(lambda _: alarm.cancel())
+
+    def _the_clock(self) -> Clock:
         with self._lock:
             if self._clock is None:
                 self._clock = Clock(f"{self.spec.name}-loop-clock")
-            clock = self._clock
-        when = stop_at + self.spec.grace + ANSWER_PATIENCE
-        alarm = clock.call_at(when, lambda: self._leave(future))
-        future._when_ended(lambda _: alarm.cancel())
+            return self._clock
 
     def _leave(self, future: CoroutineFuture) -> None:
         """The loop does not react."""
@@ -248,15 +275,25 @@ class CoroutineBackend(Backend):
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
+        self._tell("worker_started")
         try:
             self._initialize()
-            loop.run_forever()
+            self._standstills = LoopWatch(
+                loop, self.spec.name, self._the_clock, lambda: bool(self._active), self._call_of
+            )
+            run_loop(loop, lambda: self._over)
         finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+            end_loop(loop, self.spec.grace)
+            self._tell("worker_ended")
             with self._lock:
                 if self._clock is not None:
                     self._clock.close()
+
+    def _tell(self, what: str) -> None:
+        if _observe.watchers:
+            me = threading.current_thread().name
+            source = id(self)
+            _observe.tell(what, backend=self.name, worker=me, pid=os.getpid(), source=source)
 
     def _initialize(self) -> None:
         if self.spec.initializer is None:
@@ -281,12 +318,14 @@ class CoroutineBackend(Backend):
     # From here on: loop thread only.
 
     def _accept(self) -> None:
-        future = self._handed.popleft()
-        if self._broken is not None:
-            future._fail(self._broken)
-            return
-        self._waiting.append(future)
-        self._limit_waiting(future)
+        self._called = False  # before the look at _handed: `submit` does it the other way round
+        for _ in range(len(self._handed)):  # no more, lest who submits on and on keep us here
+            future = self._handed.popleft()
+            if self._broken is not None:
+                future._fail(self._broken)
+                continue
+            self._waiting.append(future)
+            self._limit_waiting(future)
         self._advance()
 
     def _advance(self) -> None:
@@ -295,7 +334,8 @@ class CoroutineBackend(Backend):
             future = self._waiting.popleft()
             if future._begin():
                 self._begin(future)
-        if self._closed and not self._waiting and not self._active:
+        if self._closed and not (self._waiting or self._active or self._handed):
+            self._over = True
             asyncio.get_running_loop().stop()
 
     def _begin_awaited(self, future: CoroutineFuture) -> None:
@@ -307,24 +347,41 @@ class CoroutineBackend(Backend):
         assert future._call is not None
         fn, args, kwargs = future._call
         options = future._options
-        context = context_of(self.name, _name(future), options, future._token)
+        number = _observe.number_of(future)
+        name, copied = _name(future), future._copied
+        context = context_of(self.name, name, options, future._token, number=number, context=copied)
+        context.belongs_to(future)
         self._active.add(future)
+        future._begun = time.monotonic()
+        if _observe.watchers:
+            _observe.started(future)
         body = _body(context, fn, args, kwargs)
-        future._task = asyncio.get_running_loop().create_task(body, context=future._copied)
+        loop, name = asyncio.get_running_loop(), context.name
+        future._task = loop.create_task(body, name=name, context=future._copied)
+        if self._standstills is not None:
+            self._standstills.begin()
         future._task.add_done_callback(lambda task: self._ended(future, task))
         if context.deadline is not None:
             self._watch(future, context.deadline)
             future._timers += (self._at(context.deadline, self._expire, future),)
 
     def _ended(self, future: CoroutineFuture, task: asyncio.Task[Any]) -> None:
+        future._ended = time.monotonic()
         for timer in future._timers:
             timer.cancel()
-        future._call = future._task = None
+        if task.cancelled() or task.result()[1] is None:
+            future._call = None  # else it is there for `replay`
+        future._task = None
         self._active.discard(future)
         self._finished += 1
         self._advance()
         _settle(future, task)
         self._killed += future.cancelled()
+
+    def _call_of(self, task: asyncio.Task[Any]) -> str | None:
+        """The name of the call whose task that is; from any thread."""
+        found = [each for each in copied(self._active) if each._task is task]
+        return _name(found[0]) if found else None
 
     def _stop(self, future: CoroutineFuture, reason: BaseException) -> None:
         future._token.set()
@@ -370,6 +427,13 @@ class CoroutineBackend(Backend):
             future._fail(NotKillable(self.name, f"stop {_name(future)}", "let it await something"))
 
 
+def _makes_coroutines(fn: Any) -> bool:
+    code = getattr(fn, "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_COROUTINE:
+        return True  # as most are, said at once
+    return inspect.iscoroutinefunction(inspect.unwrap(getattr(fn, "fn", fn)))
+
+
 def _call_report(future: CoroutineFuture, state: str) -> CallReport:
     age, attempt = time.monotonic() - future._since, future._options.attempt
     return CallReport(future, _name(future), state=state, age=age, attempt=attempt)
@@ -395,8 +459,13 @@ async def _body(
     except asyncio.CancelledError:
         raise
     except BaseException as exc:  # noqa: BLE001  # else a SystemExit ends the loop, and all calls
-        return None, without_caller_frames(exc, 1)
+        error = without_caller_frames(exc, 1)
+        about: Any = {"call": context.id, "attempt": context.attempt, "worker": context.worker}
+        site = None if context.origin is None else site_of(context.origin())
+        add_call_note(error, call_note(context.name, args, kwargs, fn=fn, **about), site)
+        return None, error
     finally:
+        context.ended()
         if _context.at_task_end is not None:
             _context.at_task_end(context)
 

@@ -20,7 +20,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
-from unirun import _round_trip
+from unirun import _observe, _round_trip
+from unirun._again import run_again
+from unirun._call_notes import add_call_note, call_note
 from unirun._debuggers import holds, is_leaving, is_tracing
 from unirun._errors import (
     DeserializationError,
@@ -30,7 +32,9 @@ from unirun._errors import (
     QueueTimeout,
     SerializationError,
 )
+from unirun._figures import Figures
 from unirun._future import Future
+from unirun._sites import note, site_of
 from unirun._strict_order import Lookout
 from unirun.backend import (
     Backend,
@@ -48,6 +52,7 @@ from unirun.backend import (
 )
 
 if TYPE_CHECKING:
+    from unirun._context import TaskContext
     from unirun._strict import Check
 
 _LOOK = 0.2
@@ -55,11 +60,25 @@ _LOOK = 0.2
 
 
 class InlineFuture(Future[Any]):
+    _observed = True
     _token: FlagToken | None = None
     _options: CallOptions
+    _figures: Figures | None = None
+    _since: float
+    _called_with: tuple[Any, Any, Any] | None = None  # until it has returned
+    _copied: contextvars.Context
+
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        if self._called_with is None:
+            return None
+        fn, args, kwargs = self._called_with
+        name, number = self._options.name or describe(fn), _observe.number_of(self)
+        whole = "inline", name, self._options, number, (fn, args, kwargs)
+        return lambda: run_again(self._copied.copy(), *whole)
 
     def _tell_info(self) -> dict[str, Any]:
-        return {"options": self._options, "pid": os.getpid()}
+        figures = {} if self._figures is None else self._figures.told()
+        return {"options": self._options, "pid": os.getpid(), "queued": self._since, **figures}
 
 
 class InlineBackend(Backend):
@@ -72,6 +91,7 @@ class InlineBackend(Backend):
 
     name = "inline"
     capabilities = frozenset({Capability.PRIORITY})
+    captures = True
     option_names = ("copy", "strict")
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -84,6 +104,7 @@ class InlineBackend(Backend):
         self._changed = threading.Condition(self._lock)
         self._side: dict[InlineFuture, str] = {}  # calls in threads of their own, by name
         self._running = self._finished = self._abandoned = 0
+        self._busy = 0.0
         self._closed = False
         self._initialized = spec.initializer is None
         self._broken: InitializerFailed | None = None
@@ -103,6 +124,12 @@ class InlineBackend(Backend):
         future = InlineFuture()
         future._backend = self
         future._options = options
+        future._since = time.monotonic()
+        future._called_with = fn, args, kwargs
+        if options.sites:
+            note(future)
+        if _observe.watchers:
+            _observe.submitted(future, options.name or describe(fn), options)
         if options.deadline is not None and time.monotonic() >= options.deadline:
             future._fail(QueueTimeout("the deadline of the call had passed before it began"))
             return future
@@ -154,6 +181,7 @@ class InlineBackend(Backend):
                 running=self._running,
                 finished=self._finished,
                 abandoned=self._abandoned,
+                busy=self._busy,
             )
 
     def running_calls(self) -> list[str]:
@@ -225,23 +253,36 @@ class InlineBackend(Backend):
 
     def _run(self, future: InlineFuture, call: _Call, options: CallOptions) -> None:
         token = future._token = FlagToken()
-        context = context_of(self.name, options.name or describe(call.fn), options, token)
+        number = _observe.number_of(future)
+        name = options.name or describe(call.fn)
+        context = context_of(self.name, name, options, token, number=number)
+        context.belongs_to(future)
         with self._lock:
             self._running += 1
+        figures = future._figures = Figures()
+        if _observe.watchers:
+            _observe.started(future)
         lookout = Lookout(call.tell_of_wait) if self._strict and call.may_wait() else None
         with _Interrupts() as interrupts:
             value, error = contextvars.copy_context().run(
                 run_in_context, context, call.fn, call.args, call.kwargs
             )
+        figures.end()
         if lookout is not None:
             lookout.end()
+        raised = error
         value, error = self._outcome(call, value, error)
         with self._lock:
             self._running -= 1
             self._finished += 1
+            self._busy += figures.took
         if error is None:
+            future._called_with = None
             future._succeed(value)
         else:
+            future._copied = contextvars.copy_context()
+            if error is raised:
+                _note_failure(future, context, call, error)
             future._fail(error)
         if interrupts.seen:
             raise KeyboardInterrupt  # meant for the program, which happens to be in here
@@ -327,6 +368,14 @@ class _Call:
         from unirun._strict import warn_of_order
 
         warn_of_order(describe(self.fn), frame)
+
+
+def _note_failure(
+    future: InlineFuture, context: TaskContext, call: _Call, error: BaseException
+) -> None:
+    about: Any = {"call": context.id, "attempt": context.attempt, "worker": context.worker}
+    note = call_note(context.name, call.args, call.kwargs, fn=call.fn, **about)
+    add_call_note(error, note, site_of(future))
 
 
 def _is_barrier(obj: Any) -> bool:

@@ -2,16 +2,21 @@
 
 from benchmarks import (
     auto,
+    awaits,
     calls,
+    carrying,
     chaos,
     jobs,
     leaks,
     lifecycle,
     payloads,
+    relaying,
     reliability,
     shared,
     storm,
     threads,
+    tracing,
+    watching,
 )
 
 GROUPS = {
@@ -19,9 +24,14 @@ GROUPS = {
     "payloads": payloads.WORKLOADS,
     "lifecycle": lifecycle.WORKLOADS,
     "threads": threads.WORKLOADS,
+    "awaits": awaits.WORKLOADS,
     "jobs": jobs.WORKLOADS,
     "shared": shared.WORKLOADS,
     "auto": auto.WORKLOADS,
+    "relay": relaying.WORKLOADS,
+    "travel": carrying.WORKLOADS,
+    "trace": tracing.WORKLOADS,
+    "events": watching.WORKLOADS,
     "reliability": (
         *reliability.WORKLOADS,
         *chaos.WORKLOADS,

@@ -15,7 +15,9 @@ OURS = ("unirun", "unirun-thread")
 PROCESS_POOLS = ("ppe-fork", "ppe-spawn", "ppe-forkserver", "mp-pool", "loky", "pebble")
 SHARERS = ("manager", "mp", "stdlib")
 """Not pools: multiprocessing.Manager(), its own objects, and those of threading and queue."""
-PEERS = (*PROCESS_POOLS, "tpe", "bare-fork", *SHARERS)
+IN_LOOPS = ("wrap_future", "wrap_future-thread", "asyncio")
+"""What asyncio itself does: with our futures, and with coroutines."""
+PEERS = (*PROCESS_POOLS, "tpe", "bare-fork", *SHARERS, *IN_LOOPS)
 PACKAGES = {"loky": "loky", "pebble": "pebble"}
 
 Function = Callable[..., Any]

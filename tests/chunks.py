@@ -22,7 +22,9 @@ class Calls:
         self.items: list[Any] = []  # in the order in which they were sent
         self.closed = False
 
-    def submit(self, fn: Callable[..., Any], *args: Any, on_part: Any = None) -> Future[Any]:
+    def submit(
+        self, fn: Callable[..., Any], *args: Any, on_part: Any = None, first: int = 0
+    ) -> Future[Any]:
         if self.closed:
             raise ExecutorShutdown("cannot schedule new futures after shutdown")
         future: Future[Any] = Future()

@@ -6,6 +6,7 @@ A worker process can import what stands at the top of a test file and in tests/a
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -83,6 +84,7 @@ def _is_spare(callspec: Any) -> bool:
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that leaves something behind. Set up first, so it looks after all the others."""
     processes, threads, fds, variables = _processes(), _threads(), _fds(), _variables()
+    handler, trace = signal.getsignal(signal.SIGINT), sys.gettrace()
     yield
     _end_default_executor()
     left = _left_processes(processes)
@@ -90,6 +92,10 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         assert marker.args, "say why: @pytest.mark.leaks('reason')"
         return
     left += _left_threads(threads) + _left_fds(fds) + _left_variables(variables)
+    if signal.getsignal(signal.SIGINT) is not handler:
+        left.append(f"a handler of SIGINT: {signal.signal(signal.SIGINT, handler)}")
+    if sys.gettrace() is not trace:
+        left.append(f"a trace function: {sys.gettrace()}")
     assert not left, "the test leaves behind:\n  " + "\n  ".join(left)
 
 

@@ -196,7 +196,7 @@ def test_errors_report_tells_what_became_of_each_input(home: Path, backend: str)
         "error": {"type": "ValueError", "message": message},
     }
     assert trace.startswith("Traceback (most recent call last):\n")
-    assert trace.endswith(f"ValueError: {message}\n")
+    assert f"\nValueError: {message}\nunirun: call " in trace
     assert "in number" in trace
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -232,7 +233,7 @@ def on_terminal(home: Path, *arguments: str, stdout_too: bool = False) -> tuple[
 
 
 def test_progress_is_shown_on_a_terminal(home: Path) -> None:
-    shown, out = on_terminal(home, "work:double", "a", "b", "c")
+    shown, out = on_terminal(home, "work:double", "a", "b", "c", "--bar", "plain")
     assert out == '"aa"\n"bb"\n"cc"\n'
     assert "\rwork:double 0/3 [" in shown
     assert "\rwork:double 3/3 [##############################]" in shown
@@ -252,7 +253,7 @@ def test_progress_does_not_mix_with_results_by_itself(home: Path) -> None:
 
 def test_progress_that_is_wanted_gives_way_to_results(home: Path) -> None:
     shown, _ = on_terminal(home, "work:double", "a", "b", "--progress", stdout_too=True)
-    assert '\r\x1b[K"aa"\r\n' in shown
+    assert re.search('\r *\r"aa"\r\n', shown)
     assert "2/2" in shown
 
 

@@ -14,15 +14,8 @@ from settings_files import pyproject, why, write
 
 import unirun
 from unirun import ConfigError, Executor, UnirunError, UnknownBackend, config, configure, task
-from unirun._settings import (
-    KEYS,
-    KINDS,
-    OWN_OPTIONS,
-    POOL_KEYS,
-    REQUIREMENTS,
-    START_METHODS,
-    misplaced,
-)
+from unirun._forms import BARS, START_METHODS
+from unirun._settings import KEYS, KINDS, OWN_OPTIONS, POOL_KEYS, REQUIREMENTS, misplaced
 
 TIMEOUT = 60.0
 
@@ -51,7 +44,13 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "when_full": ("rais", "rais", "did you mean 'raise'? choices: block, raise"),
     "exit_grace": ("nan", "nan", NUMBER_OF_SECONDS),
     "dump": (2, "maybe", TRUTH),
+    "trace": (True, "", "a string that is not empty, or none"),
+    "monitor": (2, "maybe", TRUTH),
+    "progress": ("bar", "bar", f"bars: {', '.join(BARS)}"),
     "hang_warning": ([], "5 s s", NUMBER_OF_SECONDS),
+    "call_sites": ("allways", "allways", "did you mean 'always'? choices: auto, always, never"),
+    "output": ("realy", "realy", "did you mean 'relay'? choices: relay, direct"),
+    "logs": ("perhaps", "perhaps", TRUTH),
     "manager": ("thred", "thred", "did you mean 'thread'? places: thread, process"),
     "backend": (3, "", "the name of a backend, such as 'thread' or 'process'"),
     "kind": ("cpuu", "cpuu", f"did you mean 'cpu'? kinds: {', '.join(KINDS)}"),
@@ -66,7 +65,11 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "memory": ("2G", "2G", NUMBER_OF_BYTES),
     "resources": ({"gpu": "some"}, "gpu", "names and amounts, such as {gpu = 1} or 'gpu=1,cpu=2'"),
     "name": (5, "", "a string that is not empty"),
+    "capture": ("perhaps", "perhaps", TRUTH),
     "killable": ("perhaps", "perhaps", TRUTH),
+    "seed": (-1, "lucky", "a whole number, 0 or more, or none"),
+    "seed_libraries": ("perhaps", "perhaps", TRUTH),
+    "context": ("perhaps", "perhaps", TRUTH),
 }
 AS_TEXT = [name for name, (_, text, _) in WRONG.items() if text]
 OF_A_POOL = [name for name in POOL_KEYS if name in WRONG]
@@ -333,8 +336,9 @@ def test_an_error_in_a_worker_is_the_one_error_of_its_call(here: Path) -> None:
     write(here / "script.py", SCRIPT)
     done = python("script.py", "worker")
     assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
+    *_, last, note = done.stderr.splitlines()
     assert last.startswith("unirun.ConfigError: UNIRUN_GRACE: cannot use '3 parsecs' as grace; ")
+    assert note.startswith("unirun: call ")
 
 
 @pytest.mark.parametrize(

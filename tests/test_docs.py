@@ -22,9 +22,15 @@ def test_every_program_is_followed_by_what_it_prints() -> None:
     assert shown == len(EXAMPLES) > 0
 
 
+def skip_without_its_library(code: str) -> None:
+    for name in re.findall(r"^import (trio|anyio)$", code, re.MULTILINE):
+        pytest.importorskip(name)
+
+
 @pytest.mark.parametrize("way", [as_script, by_stdin], ids=lambda way: way.__name__)
 @pytest.mark.parametrize(("code", "output"), EXAMPLES)
 def test_each_program_prints_what_is_shown(code, output, way, tmp_path) -> None:
+    skip_without_its_library(code)
     ended = way(tmp_path, code)
 
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", output)
@@ -37,6 +43,7 @@ def test_what_needs_no_process_prints_the_same_on_every_backend(
 ) -> None:
     if "isolated" in code and mode != "process":
         pytest.skip("it crashes on purpose")
+    skip_without_its_library(code)
     (tmp_path / "example.py").write_text(code)
 
     ended = python(tmp_path, "example.py", mode=mode)

@@ -57,6 +57,8 @@ SAMPLES: list[UnirunError] = [
     unirun.SerializationError("a text"),
     unirun.DeserializationError("a text"),
     unirun.TaskKilled("a text"),
+    unirun.NotReplayable("a text"),
+    unirun.ScopeTimeout("a text"),
     unirun.TaskCancelled("a text"),
     unirun.TaskTimeout("a text", abandoned=True),
     unirun.TaskTimeout(),
@@ -137,6 +139,8 @@ def test_an_error_is_public(error: type[UnirunError]) -> None:
 
 CAUGHT = [
     (unirun.ExecutorShutdown, RuntimeError),
+    (unirun.NotReplayable, RuntimeError),
+    (unirun.ScopeTimeout, TimeoutError),
     (unirun.TaskKilled, concurrent.futures.CancelledError),
     (unirun.TaskTimeout, TimeoutError),
     (unirun.TaskTimeout, concurrent.futures.TimeoutError),
@@ -326,5 +330,7 @@ def test_every_error_may_pass_through_a_task() -> None:
         arrived = [future.exception(20) for future in futures]
     for error, sample in zip(arrived, SAMPLES, strict=True):
         assert error is not None
+        assert "of test_errors.raise_all(" in error.__notes__[-1]
+        del error.__notes__
         assert same(error, sample)
         assert "in raise_all" in "".join(traceback.format_exception(error))

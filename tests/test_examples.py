@@ -159,12 +159,16 @@ def test_every_example_is_tested():
 
 @contextmanager
 def survey_on_a_terminal(mode: str, directory: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A survey of everything whose progress bar can be read, in a session of its own."""
+    """A survey of everything whose progress bar can be read, in a session of its own.
+
+    The plain bar: which of the others is drawn depends on what is installed.
+    """
     ours, theirs = pty.openpty()
+    environ = {**environment(mode, uuid.uuid4().hex), "UNIRUN_PROGRESS": "plain"}
     program = subprocess.Popen(
         [sys.executable, SURVEY],
         cwd=directory,
-        env=environment(mode, uuid.uuid4().hex),
+        env=environ,
         stdout=subprocess.PIPE,
         stderr=theirs,
         text=True,

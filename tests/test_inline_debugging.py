@@ -154,7 +154,7 @@ def test_quit_in_a_task_ends_the_program_and_not_only_the_call(tmp_path):
     code, said = debug(tmp_path, program, "q")
 
     assert code == 1
-    assert said.rstrip().endswith("bdb.BdbQuit")
+    assert "\nbdb.BdbQuit\n" in said
     assert "went on" not in said
 
 

@@ -5,14 +5,15 @@ import gc
 import itertools
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from chunks import PATIENCE, Calls, mapped
 
 from unirun import Executor, ExecutorShutdown, WorkerCrashed
 from unirun._cuts import MAX_CHUNK, MAX_DRAWN, Chunker
-from unirun._map import OpenMaps
+from unirun._open_maps import OpenMaps
+from unirun._progress import Telling
 
 
 def square(x: int) -> int:
@@ -152,7 +153,7 @@ def test_the_length_is_known_where_an_input_tells_it() -> None:
     told: list[tuple[int, int | None]] = []
     for inputs in ([1, 2, 3], iter([1, 2, 3]), range(3)):
         calls = Calls()
-        results = mapped(calls, divmod, inputs, itertools.count(1), progress=_Told(told))
+        results = mapped(calls, divmod, inputs, itertools.count(1), progress=Telling(_Told(told)))
         calls.run_all()
         list(results)
     assert told == [(1, 3), (2, 3), (3, 3)] * 3
@@ -160,7 +161,7 @@ def test_the_length_is_known_where_an_input_tells_it() -> None:
 
 def test_progress_of_endless_inputs_has_no_total() -> None:
     calls, told = Calls(), []
-    results = mapped(calls, square, Counter(), progress=_Told(told))
+    results = mapped(calls, square, Counter(), progress=Telling(_Told(told)))
     calls.run_all()
     next(results)
     assert told == [(1, None)]
@@ -174,7 +175,7 @@ class _Told:
     def start(self, total: int | None) -> None:
         self._total = total
 
-    def update(self, done: int) -> None:
+    def update(self, done: int, running: Sequence[object] = ()) -> None:
         self._told.append((done, self._total))
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,3 +253,49 @@ def test_a_quarantined_call_says_so_after_a_journey(run: Run) -> None:
         assert isinstance(arrived, WorkerCrashed)
         assert arrived.quarantined
         assert str(arrived) == str(error)
+
+
+def stubborn(attempts: list[int], begun: threading.Event) -> None:
+    """Fails with an error of its own once it is asked to stop."""
+    task = unirun.current_task()
+    assert task is not None
+    attempts.append(task.attempt)
+    begun.set()
+    while not task.cancelled and task.attempt == 1:
+        task.token.wait(0.01)
+    raise OSError("interrupted")
+
+
+def submit_stubborn(attempts: list[int], begun: threading.Event) -> None:
+    retried = unirun.current_executor().options(retries=Retry(3, backoff=0))
+    retried.submit(stubborn, attempts, begun).result(PATIENCE)
+
+
+@pytest.mark.parametrize("asked", ["itself", "the call above"])
+def test_what_was_asked_to_stop_is_not_run_again(asked: str) -> None:
+    attempts: list[int] = []
+    begun = threading.Event()
+    with unirun.Executor(2, backend="thread") as executor:
+        if asked == "the call above":
+            future = executor.submit(submit_stubborn, attempts, begun)
+        else:
+            retried = executor.options(retries=Retry(3, backoff=0))
+            future = retried.submit(stubborn, attempts, begun)
+        assert begun.wait(PATIENCE)
+        future.cancel()
+        assert isinstance(future.exception(PATIENCE), OSError)
+    assert attempts == [1]
+
+
+def test_what_a_scope_has_cancelled_is_not_run_again() -> None:
+    attempts: list[int] = []
+    begun = threading.Event()
+    with (
+        unirun.Executor(2, backend="thread") as executor,
+        suppress(ExceptionGroup),
+        executor.scope() as scope,
+    ):
+        scope.options(retries=Retry(3, backoff=0)).submit(stubborn, attempts, begun)
+        assert begun.wait(PATIENCE)
+        scope.cancel()
+    assert attempts == [1]

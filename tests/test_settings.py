@@ -50,8 +50,14 @@ VALUES = {  # one that is not the default, as text and as it must arrive
     "when_full": ("raise", "raise"),
     "exit_grace": ("1m", 60.0),
     "dump": ("yes", True),
+    "trace": ("run.json", "run.json"),
+    "monitor": ("yes", True),
+    "progress": ("rich", "rich"),
     "hang_warning": ("1m", 60.0),
     "manager": ("process", "process"),
+    "call_sites": ("always", "always"),
+    "output": ("direct", "direct"),
+    "logs": ("no", False),
     "kind": ("native", "native"),
     "auto": ("frozen", "frozen"),
     "require": ("killable,isolation", frozenset({"killable", "isolation"})),
@@ -62,7 +68,11 @@ VALUES = {  # one that is not the default, as text and as it must arrive
     "memory": ("2GiB", 2 * 2**30),
     "resources": ("gpu=1,memory=1MB", {"gpu": 1, "memory": 10**6}),
     "name": ("nightly", "nightly"),
+    "capture": ("yes", True),
     "killable": ("yes", True),
+    "seed": ("42", 42),
+    "seed_libraries": ("yes", True),
+    "context": ("off", False),
 }
 
 

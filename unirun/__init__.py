@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unirun._api import local as local
     from unirun._api import map as map
     from unirun._api import run as run
+    from unirun._api import scope as scope
     from unirun._api import submit as submit
     from unirun._choice import Explanation as Explanation
     from unirun._config import config as config
@@ -49,8 +50,10 @@ if TYPE_CHECKING:
     from unirun._errors import LockAbandoned as LockAbandoned
     from unirun._errors import ManagerLost as ManagerLost
     from unirun._errors import NotKillable as NotKillable
+    from unirun._errors import NotReplayable as NotReplayable
     from unirun._errors import QueueTimeout as QueueTimeout
     from unirun._errors import RemoteError as RemoteError
+    from unirun._errors import ScopeTimeout as ScopeTimeout
     from unirun._errors import SerializationError as SerializationError
     from unirun._errors import TaskCancelled as TaskCancelled
     from unirun._errors import TaskKilled as TaskKilled
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from unirun._errors import UnknownBackend as UnknownBackend
     from unirun._errors import UnsupportedByBackend as UnsupportedByBackend
     from unirun._errors import WorkerCrashed as WorkerCrashed
+    from unirun._events import Subscription as Subscription
     from unirun._executor import Executor as Executor
     from unirun._executor import current_executor as current_executor
     from unirun._executor import explain as explain
@@ -68,20 +72,28 @@ if TYPE_CHECKING:
     from unirun._hints import Kind as Kind
     from unirun._hints import Requirement as Requirement
     from unirun._info import CallInfo as CallInfo
+    from unirun._log_filter import TaskFilter as TaskFilter
     from unirun._machine import cpu_count as cpu_count
+    from unirun._monitor import enable_monitor as enable_monitor
+    from unirun._observe import CallEvent as CallEvent
+    from unirun._output import Output as Output
     from unirun._pdb import set_trace as set_trace
     from unirun._pending import QueueFull as QueueFull
+    from unirun._reports import Progress as Progress
     from unirun._retry import Retry as Retry
+    from unirun._scope import Scope as Scope
     from unirun._settings import UnknownOption as UnknownOption
     from unirun._strict import StrictWarning as StrictWarning
     from unirun._task import Task as Task
     from unirun._task import task as task
+    from unirun._trace import trace as trace
+    from unirun._variables import ContextWarning as ContextWarning
     from unirun.sync import ShutDown as ShutDown
 else:
     _HOME = {
         "unirun._api": "Barrier BoundedSemaphore Condition Dict Event LifoQueue List Lock "
         "PriorityQueue Queue RLock Semaphore SimpleQueue Value drain_on_sigterm local map "
-        "run submit",
+        "run scope submit",
         "unirun._choice": "Explanation",
         "unirun._config": "config configure",
         "unirun._context": "TaskContext current_task",
@@ -91,22 +103,31 @@ else:
         "unirun._dump_server": "enable_dump",
         "unirun._errors": "BackendUnavailable BarrierTooLarge ConfigError DeadlockError "
         "DeserializationError ExecutorShutdown InitializerFailed LockAbandoned ManagerLost "
-        "NotKillable QueueTimeout RemoteError "
-        "SerializationError TaskCancelled TaskKilled TaskMemoryExceeded TaskTimeout UnirunError "
-        "UnknownBackend UnsupportedByBackend WorkerCrashed",
+        "NotKillable NotReplayable QueueTimeout RemoteError "
+        "ScopeTimeout SerializationError TaskCancelled TaskKilled TaskMemoryExceeded TaskTimeout "
+        "UnirunError UnknownBackend UnsupportedByBackend WorkerCrashed",
         "unirun._executor": "Executor current_executor explain",
         "unirun._future": "Future",
         "unirun._hangs": "HangWarning",
         "unirun._hints": "Kind Requirement",
+        "unirun._events": "Subscription",
         "unirun._info": "CallInfo",
+        "unirun._observe": "CallEvent",
+        "unirun._log_filter": "TaskFilter",
         "unirun._machine": "cpu_count",
+        "unirun._output": "Output",
+        "unirun._monitor": "enable_monitor",
         "unirun._pdb": "set_trace",
         "unirun._pending": "QueueFull",
+        "unirun._reports": "Progress",
         "unirun._retry": "Retry",
         "unirun.profile": "profile",
+        "unirun._scope": "Scope",
         "unirun._settings": "UnknownOption",
         "unirun._strict": "StrictWarning",
+        "unirun._variables": "ContextWarning",
         "unirun._task": "Task task",
+        "unirun._trace": "trace",
         "unirun.sync": "ShutDown",
         "concurrent.futures": "as_completed wait",
     }
@@ -133,9 +154,11 @@ __all__ = [
     "Barrier",
     "BarrierTooLarge",
     "BoundedSemaphore",
+    "CallEvent",
     "CallInfo",
     "Condition",
     "ConfigError",
+    "ContextWarning",
     "DeadlockError",
     "DeserializationError",
     "Dict",
@@ -154,7 +177,10 @@ __all__ = [
     "LockAbandoned",
     "ManagerLost",
     "NotKillable",
+    "NotReplayable",
+    "Output",
     "PriorityQueue",
+    "Progress",
     "Queue",
     "QueueFull",
     "QueueTimeout",
@@ -162,14 +188,18 @@ __all__ = [
     "RemoteError",
     "Requirement",
     "Retry",
+    "Scope",
+    "ScopeTimeout",
     "Semaphore",
     "SerializationError",
     "ShutDown",
     "SimpleQueue",
     "StrictWarning",
+    "Subscription",
     "Task",
     "TaskCancelled",
     "TaskContext",
+    "TaskFilter",
     "TaskKilled",
     "TaskMemoryExceeded",
     "TaskTimeout",
@@ -189,13 +219,16 @@ __all__ = [
     "drain_on_sigterm",
     "dump",
     "enable_dump",
+    "enable_monitor",
     "explain",
     "local",
     "map",
     "profile",
     "run",
+    "scope",
     "set_trace",
     "submit",
     "task",
+    "trace",
     "wait",
 ]

@@ -40,7 +40,8 @@ class Activity(Lasting):
     rules and settings as for calls: "cpu" and "isolated" make a process, "io", "native" and "auto"
     a thread, unless `backend=`, `require=` or a setting says otherwise. A subclass may have its
     kind as a class attribute. What goes to a process is pickled by `start()`; a subclass with all
-    its attributes. Shared objects may be among them, everywhere.
+    its attributes. Shared objects may be among them, everywhere. It has the context variables of
+    whoever calls `start()`; a process those that can be pickled.
 
     A process is none of its executor's workers; it comes with a thread here, and as a rule with a
     small process that looks after it. `Executor.shutdown()` neither waits for it nor

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextvars import Context
 from typing import Any, ParamSpec, TypeVar, overload
 
-from unirun._executor import current_executor
+from unirun._executor import current_executor, current_submitter
 from unirun._future import Future
 from unirun._map import MapResult
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unirun._drain import Drain
+    from unirun._scope import Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Dict", "Event", "LifoQueue", "List", "Lock"]
 __all__ += ["PriorityQueue", "Queue", "RLock", "Semaphore", "SimpleQueue", "Value", "local"]
-__all__ += ["drain_on_sigterm", "map", "run", "submit"]
+__all__ += ["drain_on_sigterm", "map", "run", "scope", "submit"]
 
 
 @overload
@@ -30,12 +31,14 @@ def submit(
 def submit(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
 def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
     """`Executor.submit` of the current executor."""
-    return current_executor().submit(fn, *args, **kwargs)
+    return current_submitter().submit(fn, *args, **kwargs)
 
 
-def map(fn: Callable[..., Any], *iterables: Iterable[Any], **options: Any) -> MapResult:
+def map(
+    fn: Callable[..., Any], *iterables: Iterable[Any] | AsyncIterable[Any], **options: Any
+) -> MapResult:
     """`Executor.map` of the current executor."""
-    return current_executor().map(fn, *iterables, **options)
+    return current_submitter().map(fn, *iterables, **options)
 
 
 @overload
@@ -48,6 +51,11 @@ def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     An exception that interrupts the wait, Ctrl-C for example, kills the call where it can be.
     """
     return finish(submit(fn, *args, **kwargs))
+
+
+def scope(timeout: float | None = None, on_error: str = "cancel", name: str | None = None) -> Scope:
+    """`Executor.scope` of the current executor."""
+    return current_executor().scope(timeout, on_error, name)
 
 
 def finish(future: Future[R]) -> R:

@@ -166,6 +166,7 @@ class Route:
         fn, given, results = call.__wrapped__, args, (value,)
         if call.items:
             fn, given = args
+            fn = getattr(fn, "__wrapped__", fn)  # `_numbered`
             results = () if value is None else tuple([each for _, each in value[1]])
         if fn is not self._fn:
             self._judge(fn)

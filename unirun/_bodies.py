@@ -85,8 +85,9 @@ class ThreadBody(Body):
         self._activity = activity
         self._setup = (spec.initializer, spec.initargs)
         self._exception: BaseException | None = None
+        run = _context.apart().run
         self._thread = threading.Thread(
-            target=self._work, name=activity.name, daemon=activity.daemon
+            target=run, args=(self._work,), name=activity.name, daemon=activity.daemon
         )
 
     def start(self) -> None:

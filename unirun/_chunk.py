@@ -25,6 +25,7 @@ __all__ = ["run_chunk"]
 _KINDS = (int, float, Record)  # by form; no outcome is a Record
 _MARSHALLED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _END = object()
+_OURS = (__name__, "unirun._numbered")
 
 
 def run_chunk(
@@ -158,7 +159,7 @@ def _finished(ok: bool, value: Any) -> tuple[bool, Any]:
 
 def _without_our_frames(exc: BaseException) -> BaseException:
     tb = exc.__traceback__
-    while tb is not None and tb.tb_frame.f_globals is globals():
+    while tb is not None and tb.tb_frame.f_globals.get("__name__") in _OURS:
         tb = tb.tb_next
     return exc.with_traceback(tb)
 

@@ -27,7 +27,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from unirun import _context
+from unirun import _context, _seeds
 from unirun._errors import ConfigError
 from unirun._payload import dumps, loads
 from unirun._records import record
@@ -122,6 +122,8 @@ class config:
 
     def __enter__(self) -> None:
         _active.set((*_blocks(), self._section))
+        if (seed := self._section.values.get("seed")) is not None:
+            _seeds.begin(self._section, seed)
 
     def __exit__(self, exc_type: object = None, *_: object) -> None:
         sections = _blocks()
@@ -134,6 +136,8 @@ class config:
             )
         last = len(sections) - 1 - sections[::-1].index(self._section)
         _active.set(sections[:last] + sections[last + 1 :])
+        if "seed" in self._section.values:
+            _seeds.end(self._section)
 
 
 for _public in (configure, config):  # a traceback and a pickle show the public name
@@ -180,22 +184,9 @@ def carried() -> bytes | None:
     active = _active.get()
     if isinstance(active, bytes):
         return active
-    said = [section.without("deadline") for section in active]
+    said = [section.without("deadline").without("seed") for section in active]
     said = [section for section in said if section.values or section.tables]
     return dumps(tuple(said), "a setting of config()") if said else None
-
-
-class inside:
-    """A `with` block in the config() blocks that `_context.blocks` had at another time or place."""
-
-    def __init__(self, blocks: object) -> None:
-        self._token = _active.set(blocks)
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_: object) -> None:
-        _active.reset(self._token)
 
 
 def _blocks() -> tuple[Section, ...]:

@@ -6,12 +6,15 @@ Light by rule: every worker process imports this file, so it imports next to not
 from __future__ import annotations
 
 import time
+from _weakref import ref  # `weakref` takes longer to import
 from abc import ABC, abstractmethod
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
+from itertools import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from random import Random
     from typing import Any
 
 # -- what a worker process was told when it was launched --------------------------------------
@@ -30,9 +33,26 @@ blocks: ContextVar[Any] = ContextVar("unirun_config", default=())
 """The `with config()` blocks this code is in, outermost first; in a call that a worker process
 runs, until one of its own is entered, the bytes that these were sent as. `_config` reads both."""
 
+executor: ContextVar[Any] = ContextVar("unirun_executor", default=None)
+"""The innermost executor whose `with` block this code is in."""
+
+inside: ContextVar[tuple[object, ...]] = ContextVar("unirun_inside", default=())
+"""The gates and limits that the call running in this context counts for."""
+
+runs: ContextVar[tuple[Any, ...]] = ContextVar("unirun_runs", default=())
+"""The `with config(seed=)` blocks this code is in, and what numbers their calls: `_seeds`."""
+
 note_wait: Callable[[int, int], None] | None = None
 """In a worker, how to tell the pool of a wait without a time-out: the id of the shared object, and
 what tells this wait from the next; (0, 0) when it is over."""
+
+tell: Callable[..., None] | None = None
+"""In a worker, how to tell the program something at once, from any thread: `tell(topic, index,
+value)`, with the index of the call that it is about, 0: of the one this code runs in; and a value
+that marshal can write. It arrives at `_news`, before that call ends."""
+
+watched: bool = False
+"""In a worker, whether somebody watches there what happens here: `_observe` passes it on."""
 
 depth: int = 0
 """How many executors deep this process is: 1 in a worker of one that the program has made, 2 in a
@@ -43,8 +63,22 @@ home: Any = None
 `_nesting` makes them, and `backend(spec)`, which makes the backend of what goes there."""
 
 at_task_end: Callable[[TaskContext | Unasked], None] | None = None
-"""What a task that has ended is to be told to, before its outcome is; set by `_ownership` once
-some task has used a shared lock or barrier."""
+"""What a task that has ended is to be told to, before its outcome is; None as long as nobody has
+asked for it by `when_task_ends`."""
+_hooks: tuple[Callable[[TaskContext | Unasked], None], ...] = ()
+
+
+def when_task_ends(hook: Callable[[TaskContext | Unasked], None]) -> None:
+    """Have that called at the end of each task of this process; once, however often asked for."""
+    global at_task_end, _hooks
+    if hook not in _hooks:
+        _hooks = (*_hooks, hook)
+        at_task_end = hook if at_task_end is None else _task_ended
+
+
+def _task_ended(task: TaskContext | Unasked) -> None:
+    for hook in _hooks:
+        hook(task)
 
 
 class TaskContext:
@@ -55,7 +89,12 @@ class TaskContext:
     `deadline` (seconds on this process's `time.monotonic()` clock, or None).
     """
 
-    __slots__ = ("attempt", "backend", "deadline", "emit", "id", "kind", "name", "token", "worker")
+    __slots__ = (
+        *("attempt", "backend", "deadline", "emit", "id", "kind", "name", "origin", "token"),
+        *("_above", "_hears", "_nested", "_parent", "_random", "_rng", "_seed", "worker"),
+    )
+    _random: Random | None
+    _rng: Any
 
     def __init__(
         self,
@@ -69,7 +108,11 @@ class TaskContext:
         attempt: int = 1,
         deadline: float | None = None,
         emit: object = None,
+        seed: int | None = None,
+        parent: int | None = None,
+        above: object = None,
     ) -> None:
+        """`above`: the call that has submitted this one, where it is of this process."""
         self.name = name
         self.id = call_id
         self.kind = kind
@@ -79,12 +122,28 @@ class TaskContext:
         self.deadline = deadline
         self.token = token
         self.emit = emit
+        self.origin: Callable[[], Any] | None = None
+        self._above = above if isinstance(above, TaskContext | Unasked) else None
+        self._parent = parent
+        self._hears = False  # its token is set with those above
+        self.reseed(seed)
+
+    def belongs_to(self, future: Any) -> None:
+        """The call runs in the process that has its future."""
+        self.origin = ref(future)  # what a task keeps of itself must not keep its result
 
     @property
     def cancelled(self) -> bool:
-        """True once the result is not wanted any more: `cancel()`, a timeout or the deadline."""
-        late = self.deadline is not None and time.monotonic() >= self.deadline
-        return late or self.token.is_set()
+        """True once the result is not wanted any more: `cancel()`, a timeout or the deadline, of
+        this call, or of one that waits for it because it has submitted it."""
+        task: TaskContext | None = self
+        while task is not None:
+            if task.token.is_set():
+                return True
+            if task.deadline is not None and time.monotonic() >= task.deadline:
+                return True
+            task = task._next_above()
+        return False
 
     def check(self) -> None:
         """Raise `TaskCancelled` if the result is not wanted any more; else return at once."""
@@ -97,8 +156,109 @@ class TaskContext:
         """Sleep for `seconds`, but wake at once and raise `TaskCancelled` when cancelled."""
         if self.deadline is not None:
             seconds = min(seconds, max(0.0, self.deadline - time.monotonic()))
+        self._hear()
         self.token.wait(seconds)
         self.check()
+
+    def ended(self) -> None:
+        """The call is over: who keeps this keeps no others, be the chain of calls ever so long."""
+        if self._above is not None:
+            self._parent = self.parent
+            self._above = None
+        self.token.retire()
+
+    @property
+    def parent(self) -> int | None:
+        """The `id` of the call that has submitted this one; None if no call has."""
+        above = self._next_above()
+        return self._parent if above is None else above.id
+
+    def _next_above(self) -> TaskContext | None:
+        above = self._above
+        return above.context() if isinstance(above, Unasked) else above
+
+    def hand_down(self, heir: Callable[[], object]) -> None:
+        """Call `heir()`, which does not wait, once this call is cancelled or one above it is."""
+        self.token.also(heir)
+        self._hear()
+
+    def _hear(self) -> None:
+        """Have the token set when one above is. No recursion: calls of calls go deep."""
+        task = self
+        while not task._hears:
+            task._hears = True
+            above = task._next_above()
+            if above is None:
+                return
+            above.token.also(task.token)
+            task = above
+
+    @property
+    def seed(self) -> int | None:
+        """A number for generators of random numbers, below 2**63; None if the run has no seed.
+
+        It comes from the seed of the run (`Executor(seed=)`, `config(seed=)`, `UNIRUN_SEED`) and
+        the place of the call among those submitted, or of the item in the inputs of a map: the
+        same whatever runs at the same time, on any backend, and for each attempt.
+        """
+        return self._seed
+
+    @property
+    def seeded(self) -> bool:
+        """Whether what it submits takes its seeds from this one's."""
+        return self._seed is not None
+
+    @property
+    def random(self) -> Random:
+        """A `random.Random` of this call's own, made with its seed; unlike all others without."""
+        if self._random is None:
+            from random import Random  # a millisecond, for who asks
+
+            self._random = Random(self._seed)
+        return self._random
+
+    def rng(self) -> Any:
+        """A `numpy.random.Generator` of this call's own, made with its seed; each time the same.
+
+        Raises ImportError where numpy is not installed.
+        """
+        if self._rng is None:
+            from unirun._deferral import imported
+
+            self._rng = imported("numpy.random").default_rng(self._seed)
+        return self._rng
+
+    def reseed(self, seed: int | None) -> None:
+        """From now on it runs what has that seed: the next item of a map's piece."""
+        self._seed = seed
+        self._nested = None if seed is None else count()  # drawn from by any thread of the task
+        self._random = self._rng = None
+
+    def seed_of_next(self) -> int:
+        """Of the next call that it submits."""
+        from unirun._deferral import imported
+
+        assert self._nested is not None
+        seed: int = imported("unirun._seeds").derive(self._seed, next(self._nested))
+        return seed
+
+    def report(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell how far the task is: `future.progress`, progress bars and `unirun top` show it.
+
+        May be called as often as one likes, from any thread of the task: a worker process sends
+        about ten a second, and the last one. After the end of the task it does nothing.
+
+        Args:
+            done: how much is done, in whatever unit.
+            total: how much there is to do; None: not known.
+            message: what it is at, in a few words.
+
+        Raises:
+            TypeError: done or total is no number.
+        """
+        from unirun._deferral import imported  # only tasks that tell pay for it
+
+        imported("unirun._reports").report(self, done, total, message)
 
     def __repr__(self) -> str:
         return f"<unirun task {self.name} #{self.id} on {self.backend}, {self.worker}>"
@@ -115,6 +275,12 @@ class Token:
     def is_set(self) -> bool:
         return False
 
+    def also(self, heir: Callable[[], object] | Token) -> None:
+        """Call `heir()` too once it is set, or set that token; at once if it is, perhaps twice."""
+
+    def retire(self) -> None:
+        """Its call has ended."""
+
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
 
@@ -127,6 +293,11 @@ class Unasked(ABC):
     def __init__(self, deadline: float | None) -> None:
         self.deadline = deadline
 
+    @property
+    def seeded(self) -> bool:
+        """As in TaskContext."""
+        return self.context().seeded
+
     @abstractmethod
     def context(self) -> TaskContext:
         """The context: the same one however often it is asked for."""
@@ -134,6 +305,14 @@ class Unasked(ABC):
 
 # A ContextVar, not a thread-local: it follows the task into `asyncio` and copied contexts.
 running: ContextVar[TaskContext | Unasked | None] = ContextVar("unirun_running", default=None)
+
+
+def apart() -> Context:
+    """A copy of this context for what begins here, and is no part of the call that runs here."""
+    context = copy_context()
+    context.run(running.set, None)
+    context.run(inside.set, ())
+    return context
 
 
 def current_task() -> TaskContext | None:

@@ -7,13 +7,16 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from unirun._deferral import imported
 from unirun._record import MAX_ROOM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Chunker", "Columns", "Inputs"]
+    from unirun._async_inputs import Feed
+
+__all__ = ["Chunker", "Columns", "Inputs", "check_size", "inputs_of"]
 
 TARGET_SECONDS = 0.01
 """How long a chunk of automatic size should take: many times what sending it costs."""
@@ -30,16 +33,18 @@ Eight times as many would make a map of calls that do nothing a tenth faster."""
 class Columns:
     """The items of a chunk: for each input of the map, a sequence of what was drawn from it."""
 
-    __slots__ = ("columns",)
+    __slots__ = ("columns", "first")
 
-    def __init__(self, columns: tuple[Sequence[Any], ...]) -> None:
+    def __init__(self, columns: tuple[Sequence[Any], ...], first: int = 0) -> None:
         self.columns = columns
+        self.first = first  # number of the first item in the inputs
 
     def __len__(self) -> int:
         return len(self.columns[0])
 
     def cut(self, start: int, stop: int | None = None) -> Columns:
-        return Columns(tuple([column[start:stop] for column in self.columns]))
+        columns = tuple([column[start:stop] for column in self.columns])
+        return Columns(columns, self.first + start)
 
     def args(self) -> tuple[Any, ...]:
         """Those of the first item."""
@@ -49,10 +54,12 @@ class Columns:
 class Inputs:
     """What is mapped over; sequences are sliced, since a slice of a range stays a range."""
 
+    is_async = False
+
     def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
         self.total = _length(iterables)
         self.error: Exception | None = None  # what the next `take` raises
-        self._at = 0  # how far the sequences have been used
+        self._at = 0  # how many were drawn
         self._sequences: tuple[Sequence[Any], ...] = ()
         self._rest: Iterator[Any] = iter(())
         self._single = len(iterables) == 1
@@ -65,10 +72,18 @@ class Inputs:
         """The next items; fewer, or none, at the end, and before an error of the inputs' own."""
         if self._sequences:
             return self._slice(count)
-        drawn = self._draw(count)
+        first, drawn = self._at, self._draw(count)
+        self._at += len(drawn)
         if self._single or not drawn:
-            return Columns((drawn,))
-        return Columns(tuple(zip(*drawn, strict=True)))
+            return Columns((drawn,), first)
+        return Columns(tuple(zip(*drawn, strict=True)), first)
+
+    def is_over(self, taken: int, asked: int) -> bool:
+        """After a `take`: whether there will be no more."""
+        return taken < asked and self.error is None
+
+    def stop(self) -> None:
+        """Nobody wants more of them; for those that are drawn ahead."""
 
     def _draw(self, count: int) -> list[Any]:
         drawn: list[Any] = []
@@ -87,8 +102,16 @@ class Inputs:
         columns = tuple([each[start:stop] for each in self._sequences])
         shortest = min(map(len, columns))
         self._at += shortest
-        found = Columns(columns)
+        found = Columns(columns, start)
         return found if all(len(each) == shortest for each in columns) else found.cut(0, shortest)
+
+
+def inputs_of(iterables: tuple[Any, ...]) -> Inputs | Feed:
+    """For what is mapped over."""
+    if all(hasattr(each, "__iter__") or not hasattr(each, "__aiter__") for each in iterables):
+        return Inputs(iterables)
+    feed: Feed = imported("unirun._async_inputs").Feed(iterables)
+    return feed
 
 
 class Chunker:
@@ -146,3 +169,14 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
     # A hint will do, such as an iterator over a list gives: no result depends on it.
     hints = [operator.length_hint(each, -1) for each in iterables]
     return min((hint for hint in hints if hint >= 0), default=None)
+
+
+def check_size(name: str, value: Any) -> int:
+    """A whole number of 1 or more, with the standard library's errors."""
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+    if size < 1:
+        raise ValueError(f"{name} must be >= 1.")
+    return size

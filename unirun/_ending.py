@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from unirun._held import HeldCalls
     from unirun.backend import Backend
 
-__all__ = ["around_exit", "close", "join", "leave", "on_exit"]
+__all__ = ["around_exit", "close", "join", "leave", "living", "on_exit"]
 
 LAST = 5.0
 """Seconds that what is killed at exit may take to end."""
@@ -80,6 +80,11 @@ def on_exit(executor: Executor) -> None:
         executor._closed, executor._why_closed = True, AT_EXIT
 
 
+def living() -> list[Executor]:
+    """The executors of this process that were not shut down."""
+    return [executor for executor in _executors() if not executor._closed]
+
+
 def leave(backends: dict[str, Backend], held: HeldCalls, exit_grace: float) -> None:
     """Nobody holds the executor of these any more: have them finish, also if the program ends.
 
@@ -107,6 +112,8 @@ def _end_all() -> None:
             executor._why_closed = AT_EXIT
             executor.shutdown(wait=False, cancel_futures=interrupted, kill=interrupted)
         _wait_for(_remaining())
+        for executor in _executors():
+            executor._end_delivery()
     except BaseException:  # Ctrl-C: as if it had come before, but it is shown by the interpreter
         _over = True
         _give_up(_remaining())

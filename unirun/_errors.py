@@ -16,9 +16,11 @@ Each one is a `UnirunError` *and* the type that code written for `concurrent.fut
     ├── TaskCancelled(CancelledError)              the task noticed its own cancellation
     ├── TaskTimeout(TimeoutError)                  ran longer than it may
     │   └── QueueTimeout                           waited longer than it may, never started
+    ├── ScopeTimeout(TimeoutError)                 a scope was not done in time
     ├── TaskMemoryExceeded(MemoryError)            used more memory than it may
     ├── WorkerCrashed(BrokenProcessPool)           its worker died by itself
     ├── InitializerFailed(BrokenProcessPool, BrokenThreadPool)
+    ├── NotReplayable(RuntimeError)                replay() of a call that cannot be run again
     ├── RemoteError                                stands for an exception that cannot be rebuilt
     ├── ManagerLost(ConnectionError)               the host of a shared object is gone
     ├── LockAbandoned(RuntimeError)                a lock whose owner died holding it
@@ -52,8 +54,10 @@ __all__ = [
     "LockAbandoned",
     "ManagerLost",
     "NotKillable",
+    "NotReplayable",
     "QueueTimeout",
     "RemoteError",
+    "ScopeTimeout",
     "SerializationError",
     "TaskCancelled",
     "TaskKilled",
@@ -146,6 +150,13 @@ class QueueTimeout(TaskTimeout):
     """The call was still waiting for a worker when its `queue_timeout` or `deadline` passed."""
 
 
+class ScopeTimeout(UnirunError, TimeoutError):
+    """The time of a scope was up before all of its calls had ended; those were ended then.
+
+    What was there in time is in `scope.results`; what had failed by then is the `__cause__`.
+    """
+
+
 class TaskMemoryExceeded(UnirunError, MemoryError):
     """The call used more than its `memory`, with all processes it had started, and was killed.
 
@@ -165,6 +176,10 @@ class TaskMemoryExceeded(UnirunError, MemoryError):
             f"{task} used {_size(used)} of memory in worker {pid}, where {_size(limit)} were "
             "allowed, and was killed; raise memory= or give it less to do at once"
         )
+
+
+class NotReplayable(UnirunError, RuntimeError):
+    """`replay()` of a call that has not failed, or whose arguments are gone."""
 
 
 class RemoteError(UnirunError):

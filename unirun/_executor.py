@@ -14,26 +14,28 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
 from functools import partial
-from types import TracebackType
 
-from unirun import _config, _context, _forks, _hangs, _nesting, _registry  # noqa: F401  # _forks' hook
+from unirun import _config, _context, _hangs, _nesting, _registry, _sites
 from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Chosen, Explanation
 from unirun._deferral import imported, in_finalizer, undisturbed
 from unirun._ending import leave, on_exit
+from unirun._entering import Entered, current
 from unirun._errors import ExecutorShutdown
 from unirun._future import Future
 from unirun._held import HeldCalls, gate_for, hand_over
 from unirun._machine import cpu_count
 from unirun._named_backends import make
-from unirun._plan import Given, Plan, Plans, inherit_deadline, retry_of
+from unirun._plan import Given, Plan, Plans, inherit, retry_of
 from unirun._records import replace
-from unirun._settings import worker_count
+from unirun._scoping import Scopes
+from unirun._seeds import Seeding, Seeds
+from unirun._settings import PROGRAM_KEYS, worker_count
 from unirun._shutdown import Shutdown
 from unirun._submitter import MapWish, Submitter
-from unirun.backend import Backend, CallOptions, Stats, WorkerSpec, describe
+from unirun._watching import Watched
+from unirun.backend import Backend, CallOptions, WorkerSpec, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,16 +43,19 @@ if TYPE_CHECKING:
 
     from unirun._activity import Activity
     from unirun._auto import Course
-    from unirun._map import MapResult, OpenMaps
+    from unirun._map import MapResult
+    from unirun._open_maps import OpenMaps
 
 __all__ = ["Executor", "current_executor", "explain"]
 
 _UNBOUNDED = 1 << 62
+_OF_CALLS = ("options()", "@task")
+"""Who says there what the seed is says it for a call, not for a run."""
 _AT_HOME = "process"
 """The backend whose workers are not of the process that submits, when that is one of them."""
 
 
-class Executor(Submitter, Shutdown, concurrent.futures.Executor):
+class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures.Executor):
     """Runs calls on threads, processes or an event loop, each where its kind belongs.
 
     A drop-in for `ThreadPoolExecutor` and `ProcessPoolExecutor`. With `backend=` every call goes
@@ -82,7 +87,11 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             "process" of its own, which answers however busy this one is.
         blas_threads: threads that BLAS, OpenMP and the like may use in each worker process: a
             number, "auto" (default) for its share of the cores, or None for no limit.
+        output: where what worker processes print goes: "relay" (default) to `sys.stdout` and
+            `sys.stderr` of this process, line by line; "direct" to their own descriptors.
+        logs: False: what worker processes log and warn of stays there (default True).
         name: for threads and messages.
+        seed: of a run that can be repeated: each call has a seed made from it (`current_task()`).
         backend_options: what only the backend given by `backend=` understands.
 
     Raises:
@@ -111,7 +120,10 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         when_full: str | None = None,
         manager: str | None = None,
         blas_threads: int | str | None = "default",
+        output: str | None = None,
+        logs: bool | None = None,
         name: str | None = None,
+        seed: int | None = None,
         **backend_options: Any,
     ) -> None:
         made_with = as_settings(
@@ -130,6 +142,9 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             when_full=when_full,
             manager=manager,
             blas_threads=blas_threads,
+            output=output,
+            logs=logs,
+            seed=seed,
         )
         backend_options = check_own_options(Executor, made_with.get("backend"), backend_options)
         self._initializer = (initializer, initargs)
@@ -147,11 +162,19 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
                 self._ahead()
             raise
         self._exit_grace: float = settings["exit_grace"]
+        self._call_sites: str = settings["call_sites"]
         _hangs.warn_after = settings["hang_warning"]
+        self._bar: str = settings["progress"]
         if settings["dump"]:
             from unirun._dump_server import enable_by_setting
 
             enable_by_setting()
+        if settings["monitor"]:
+            imported("unirun._monitor").enable_by_setting()
+        if settings["trace"] is not None:
+            from unirun._trace import trace_by_setting
+
+            trace_by_setting(settings["trace"])
         self._gate = gate_for(settings["max_pending"], settings["when_full"])
         # Guards _backends and _closed. A backend is made while it is held, so that there is one.
         self._lock = threading.RLock()
@@ -159,20 +182,14 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         self._closed = self._killed = False
         self._plans = Plans(quick=self._gate is None)
         self._given = Given()
+        self._seeds = Seeds(made_with.get("seed"))
         self._maps: OpenMaps | None = None
         self._activities: dict[int, Activity] = {}  # that run, by id; each adds and drops itself
         self._held = HeldCalls(self._name)
         self._tokens: list[Any] = []
         # A dropped executor ends its backends; they finish what they have.
-        self._finalizer = weakref.finalize(
-            self,
-            in_finalizer,
-            _close_dropped,
-            self._backends,
-            self._held,
-            self._ahead,
-            self._exit_grace,
-        )
+        left = self._backends, self._held, self._ahead, self._exit_grace
+        self._finalizer = weakref.finalize(self, in_finalizer, _close_dropped, *left)
         self._finalizer.atexit = False
         on_exit(self)
 
@@ -196,9 +213,14 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             priority=settings["priority"],
             name=settings["name"],
             memory=settings["memory"],
+            capture=settings["capture"],
             resources=settings["resources"],
             kind=str(settings["kind"]),
             copied=self._chooser.is_copied(fn, given, settings, decision),
+            seed=settings["seed"] if settings.source("seed") in _OF_CALLS else None,
+            seed_libraries=settings["seed_libraries"],
+            context=settings["context"],
+            sites=_sites.are_noted(self._call_sites, backend.name),
             chosen=Chosen(describe(fn), decision, settings),
             settings=_config.carried() if backend.carries_settings else None,
         )
@@ -208,9 +230,11 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             backend,
             options,
             retry=retry,
-            single=any(each is not None for each in (*acts, retry)),
+            single=options.capture or any(each is not None for each in (*acts, retry)),
             keep=(given, alike),
         )
+        if options.seed is None and settings["seed"] is not None:
+            plan.seed = settings["seed"], settings.source("seed")
         if self._initializer[0] is None and self._chooser.follows_measures(settings, decision):
             imported("unirun._auto_plan").learn(self, fn, plan, settings, decision)
         return plan
@@ -240,8 +264,8 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
 
     def _spec(self, name: str) -> WorkerSpec:
         settings, own = self._chooser.pool_settings(name)
-        for name_of_ours in ("dump", "exit_grace", "hang_warning", "max_pending", "when_full"):
-            settings.pop(name_of_ours)
+        for kept in PROGRAM_KEYS:
+            settings.pop(kept)
         return WorkerSpec(
             **{**settings, "max_workers": worker_count(settings["max_workers"], cpu_count())},
             initializer=self._initializer[0],
@@ -262,31 +286,45 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         on_part: Callable[[bytes, memoryview], None] | None = None,
         about: Any = None,
         course: Course | None = None,
+        seed: int | None = None,
     ) -> Future[Any]:
         if self._closed and about is None:  # a map may still have items; its backend decides
             raise self._refusal()
         plan = self._plan(fn if about is None else about, given)
         if (route := course or plan.route) is not None:
             plan, fn = route.at(fn, args, kwargs)
-        options = inherit_deadline(plan.options)
+        options = plan.options if about is None or fn is about else self._of_pieces(plan, about)
+        options = inherit(options, self._seeds.next(plan) if about is None else seed)
+        if options.seed_libraries:
+            fn = Seeding.of(fn, options)
         start: Callable[[CallOptions], Future[Any]]
         start = partial(hand_over, plan, self._held, fn, args, kwargs, on_part)
         if given.limit is not None:
             start = partial(given.limit.submit, self._held.line, plan.backend.name, start)
+        if options.sites and (given.limit is not None or plan.retry is not None):
+            start = _sites.from_here(start)
         if self._gate is None:
             return start(options)
         size_of, of_map = plan.backend.size_of, about is not None
         return self._gate.submit(partial(start, options), size_of, of_map=of_map)
 
+    def _of_pieces(self, plan: Plan, fn: Any) -> CallOptions:
+        """The options of calls with several items for `fn`, whose name they have."""
+        if plan.pieces is None:
+            plan.pieces = replace(plan.options, name=plan.options.name or describe(fn))
+        return plan.pieces
+
     def _map(
         self,
         fn: Any,
-        iterables: tuple[Iterable[Any], ...],
+        iterables: tuple[Any, ...],
         wish: MapWish,
         given: Given,
     ) -> MapResult:
-        from unirun._map import Chunker, MapResult, OpenMaps
+        from unirun._map import Chunker, MapResult
+        from unirun._open_maps import OpenMaps
         from unirun._progress import make_progress
+        from unirun._sending import Sending
 
         wish.check()
         if not iterables:
@@ -294,6 +332,8 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
         if self._closed:
             raise self._refusal()
         plan = self._plan(fn, given)
+        if plan.options.capture:
+            raise ValueError("map() has no futures to keep output on; submit() such calls")
         single = plan.single or wish.chunksize == 1
         course = None if plan.route is None else plan.route.course(fn, pieces=not single)
         if not (course and course.pieces):
@@ -309,16 +349,8 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             calls = min(calls, self._gate.most)
         size = 1 if single else None if wish.chunksize == "auto" else int(wish.chunksize)
 
-        target, blocks = fn, _context.blocks.get()
-
-        def submit(fn: Any, *args: Any, on_part: Any = None) -> Future[Any]:
-            if _context.blocks.get() is blocks:
-                return self._submit(fn, args, {}, given, on_part, target, course)
-            with _config.inside(blocks):  # a map is read elsewhere than it was made
-                return self._submit(fn, args, {}, given, on_part, target, course)
-
         result = MapResult(
-            submit,
+            Sending(self, fn, given, plan, course),
             fn,
             iterables,
             chunker=course.chunker(size, workers) if course else Chunker(size, workers),
@@ -328,8 +360,10 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
             timeout=wish.timeout,
             ordered=wish.ordered,
             errors=wish.errors,
-            progress=make_progress(wish.progress, getattr(fn, "__name__", "")),
+            progress=make_progress(wish.progress, getattr(fn, "__name__", ""), self._bar),
         )
+        if self._gate is not None:
+            result._mapping.has_room = self._gate.has_room
         with self._lock:
             self._maps = self._maps or OpenMaps()
         self._maps.add(result)
@@ -373,38 +407,10 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
 
         return text_about([self], file)
 
-    def stats(self) -> dict[str, Stats]:
-        """A snapshot of counters for each backend that has started, by name."""
-        return {name: self._stats(name, each) for name, each in list(self._backends.items())}
-
-    def _stats(self, name: str, backend: Backend) -> Stats:
-        stats, held = backend.stats(), 0
-        if name == backend.name or backend.name not in self._backends:  # once, if it has two pools
-            held = self._held.waiting_for(backend.name)
-        return replace(stats, pending=stats.pending + held) if held else stats
-
     @property
     def _max_workers(self) -> int:
         """Read by Dask, joblib and asyncio's users: the number of workers."""
         return self._chooser.usual_workers()
-
-    def __enter__(self) -> Self:
-        self._tokens.append(_current.set(self))
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _leave(self._tokens.pop())
-        failed = exc_type is not None
-        try:
-            self.shutdown(wait=True, cancel_futures=failed, kill=failed)
-        except KeyboardInterrupt:  # all has been killed: one of them is enough for the caller
-            if not isinstance(exc, KeyboardInterrupt):
-                raise
 
     def __repr__(self) -> str:
         made_with = self._chooser.made_with
@@ -418,7 +424,6 @@ class Executor(Submitter, Shutdown, concurrent.futures.Executor):
 
 # -- the current executor -----------------------------------------------------------------------
 
-_current: ContextVar[Executor | None] = ContextVar("unirun_executor", default=None)
 _default: Executor | None = None  # the one module-level state of the house; ended at exit
 _default_lock = threading.Lock()
 
@@ -429,10 +434,18 @@ def current_executor() -> Executor:
     The default one is made at first use, shared by the whole process, and ended at its exit. In a
     task that runs in a worker process it is the executor that runs the task.
     """
+    return current_submitter()._owner
+
+
+def current_submitter() -> Executor:
+    """Where `unirun.submit` hands calls in: as `current_executor`, or the innermost open scope."""
     global _default
-    executor = _current.get()
-    if executor is not None and (executor._drains or not executor._closed):
-        return executor
+    executor = current.get()
+    if executor is not None:
+        if executor._drains or not executor._closed:
+            return executor
+        if executor._owner is not executor and not executor._owner._closed:
+            return executor._owner  # the scope of a context that has outlived it
     with _default_lock:
         if _default is None or (_default._closed and not _default._drains):
             _default = _nesting.current(Executor) or Executor(name="unirun-default")
@@ -442,13 +455,6 @@ def current_executor() -> Executor:
 def explain(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
     """Where a call of `fn` would run, why, and where each setting came from; runs nothing."""
     return current_executor().explain(fn)
-
-
-def _leave(token: Any) -> None:
-    try:
-        _current.reset(token)
-    except ValueError:
-        return  # entered in another context: it was never current in this one
 
 
 # -- pieces ---------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ import _thread
 import os
 import threading
 import time
-from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _StandardFuture
+from concurrent.futures import InvalidStateError
 from concurrent.futures._base import (
     CANCELLED,
     CANCELLED_AND_NOTIFIED,
@@ -32,9 +32,13 @@ from concurrent.futures._base import (
 )
 from functools import partial
 
-from unirun import _hangs
-from unirun._callbacks import call_back
+from unirun import _hangs, _observe
+from unirun._callbacks import call_back, in_this_context
+from unirun._deferral import imported
+from unirun._listeners import Listeners
 from unirun._prompt import PromptWaiters, in_slices
+from unirun._replay import Replayable
+from unirun._reports import Reported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,21 +73,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock_in_forked_child)
 
 
-class Listeners:
-    """Who wants to hear of the end of one future."""
-
-    __slots__ = ("callbacks", "condition", "hooks", "on_end", "parked", "waiters")
-
-    def __init__(self) -> None:
-        self.parked: list[_thread.LockType] = []  # one locked lock for each thread in result()
-        self.callbacks: list[Callable[[Any], object]] | None = None
-        self.condition: threading.Condition | None = None
-        self.waiters: list[Any] | None = None  # of `concurrent.futures`, who hold the condition
-        self.on_end: Callable[[Any], None] | None = None
-        self.hooks: list[Callable[[Any], None]] | None = None
-
-
-class Future(_StandardFuture[T]):
+class Future(Reported, Replayable, _StandardFuture[T]):
     """The caller's handle on one call.
 
     As in `concurrent.futures`, with `kill()` and `await` added. `cancel()` keeps its meaning
@@ -98,6 +88,7 @@ class Future(_StandardFuture[T]):
     _exception: BaseException | None = None
     _listeners: Listeners | None = None
     _backend: Backend | None = None
+    _observed = False  # its end is an event; of those that are calls to a backend
 
     def __init__(self) -> None:  # the base class would allocate a Condition
         pass
@@ -212,9 +203,6 @@ class Future(_StandardFuture[T]):
             return self._exception
         raise self._failure()
 
-    def _failure(self) -> BaseException:
-        return self._exception if self._exception is not None else CancelledError()
-
     def _wait(self, timeout: float | None) -> bool:
         """Wait, and help where one can, until it has ended; False if `timeout` passed first."""
         self._check_here()
@@ -309,25 +297,25 @@ class Future(_StandardFuture[T]):
         """Call `fn(future)` when the call ends, at once if it has ended.
 
         Callbacks run in the order they were added, in a thread of the backend (or here, at
-        once); what they raise is logged to `concurrent.futures`, as in the standard library.
+        once); what they raise is logged to `concurrent.futures`, as in the standard library. They
+        see the context variables of who added them.
         """
-        listeners, first = self._listen(), [fn]
-        if self._backend is not None and getattr(fn, "__module__", None) == "asyncio.futures":
-            self._backend.awaited(self)  # by `wrap_future`
+        listeners, first = self._listen(), [in_this_context(fn)]
+        if getattr(fn, "__module__", None) in ("asyncio.futures", "asyncio.tasks"):
+            imported("unirun._awaiting").listens(self, fn)
         with _lock:
             if self._state in _OPEN:
                 if listeners.callbacks is None:
                     listeners.callbacks = first
                 else:
-                    listeners.callbacks.append(fn)
+                    listeners.callbacks.append(first[0])
                 return
         call_back(fn, self)
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Wait inside asyncio; cancelling the task that waits cancels the call, or kills it."""
-        from unirun._awaiting import outcome_of
-
-        return outcome_of(self).__await__()
+        """Wait under asyncio or trio; cancelling who waits cancels the call, or kills it."""
+        outcome = imported("unirun._awaiting").outcome_of(self)
+        return outcome.__await__()  # type: ignore[no-any-return]
 
     def _stop_for_good(self) -> bool:
         """Ask for a kill without waiting; False where running calls cannot be killed."""
@@ -363,6 +351,8 @@ class Future(_StandardFuture[T]):
                 plain = False
         if not plain:
             return self._end(FINISHED, result, None)
+        if _observe.watchers:
+            _observe.ended(self)
         if listeners is not None:
             self._tell(listeners)
         return True
@@ -381,6 +371,8 @@ class Future(_StandardFuture[T]):
             listeners = self._listeners
             condition = None if listeners is None else listeners.condition
             ended = condition is None and self._store(*end)
+        if ended and (state is not FINISHED or exception is not None or _observe.watchers):
+            _observe.ended(self)
         if condition is not None:
             # `as_completed` looks at the state and leaves its waiter in one go, holding the
             # condition: an end must not fall between, or it would be told twice.
@@ -388,6 +380,8 @@ class Future(_StandardFuture[T]):
                 with _lock:
                     ended = self._store(*end)
                 if ended:
+                    if state is not FINISHED or exception is not None or _observe.watchers:
+                        _observe.ended(self)
                     self._notify()
                     condition.notify_all()
         if ended and listeners is not None:
@@ -491,6 +485,11 @@ def succeed_all(ends: Iterable[tuple[Future[Any], Any]]) -> None:
                 future._state = FINISHED
             else:
                 rest.append(pair)
+    if _observe.watchers:
+        later = {id(future) for future, _ in rest}
+        for future, _ in pairs:
+            if id(future) not in later:
+                _observe.ended(future)
     for future, result in rest:
         future._succeed(result)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextvars import copy_context
 
+from unirun._observe import next_number
 from unirun._records import replace
 
 TYPE_CHECKING = False
@@ -117,19 +118,22 @@ def hand_over(
 ) -> Future[Any]:
     """Give a call to its backend, more than once if it is to be retried."""
     backend: Any = plan.backend
+    submit = plan.submit if options.capture else backend.submit
     if plan.retry is not None:
         context = copy_context()  # later attempts are made by another thread
 
+        call = options.call or next_number()
+
         def attempt(number: int) -> Future[Any]:
-            again = replace(options, attempt=number)
-            future: Future[Any] = context.run(backend.submit, fn, args, kwargs, again)
+            again = replace(options, attempt=number, call=call)
+            future: Future[Any] = context.run(submit, fn, args, kwargs, again)
             return future
 
         return held.retried.submit(attempt, plan.retry, options.deadline)
     if on_part is not None and hasattr(backend, "submit_with_parts"):
         future: Future[Any] = backend.submit_with_parts(fn, args, kwargs, options, on_part)
         return future
-    return plan.backend.submit(fn, args, kwargs, options)
+    return submit(fn, args, kwargs, options)
 
 
 def gate_for(most: tuple[int | None, int | None] | None, when_full: str) -> Gate | None:

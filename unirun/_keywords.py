@@ -25,7 +25,13 @@ class Settings(TypedDict, total=False):
     when_full: str
     exit_grace: float | str
     dump: bool
+    monitor: bool
+    progress: str
+    trace: str | None
     hang_warning: float | str | None
+    call_sites: str
+    output: str
+    logs: bool
     manager: str
     backend: str | Mapping[str, Mapping[str, Any]] | None
     kind: str
@@ -40,4 +46,8 @@ class Settings(TypedDict, total=False):
     memory: int | str | None
     resources: Mapping[str, float | str]
     name: str | None
+    capture: bool
     killable: bool
+    seed: int | None
+    seed_libraries: bool
+    context: bool

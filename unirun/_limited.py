@@ -21,6 +21,7 @@ import time
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from contextvars import copy_context
 
+from unirun import _observe
 from unirun._clock import Clock
 from unirun._errors import QueueTimeout
 from unirun._future import Future
@@ -57,6 +58,15 @@ class HeldFuture(Future["Any"]):
         self._deciding = threading.Lock()
         self._turn = self._unwanted = False
         self._backend: Any = _Relay(self)  # keeps the part that futures use
+
+    def tell_held(self, line: Line) -> None:
+        self._backend.source = id(line)
+        if _observe.watchers:
+            _observe.held(self, self._options)
+
+    @property
+    def _observed(self) -> bool:  # type: ignore[override]
+        return self._inner is None and not self._turn  # else that is
 
     # -- its turn: the line's thread -----------------------------------------------------------
 
@@ -113,6 +123,12 @@ class HeldFuture(Future["Any"]):
         inner = self._inner
         return inner is not None and inner.running() and not self.done()
 
+    def _acting(self) -> Any:
+        return self if self._inner is None else self._inner._acting()
+
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        return None if self._inner is None else self._inner._again()
+
     def _tell_info(self) -> dict[str, Any]:
         inner = self._inner
         return {"options": self._options} if inner is None else inner._tell_info()
@@ -130,8 +146,11 @@ class HeldFuture(Future["Any"]):
 class _Relay:
     """What a HeldFuture takes for its backend."""
 
+    source = 0  # by which events tell its executor from others
+
     def __init__(self, future: HeldFuture) -> None:
         self._future = future
+        self.name = future.backend
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
         inner = self._future._inner
@@ -168,6 +187,8 @@ class Limit:
             free = self._taken < self.most and not self._line
             self._taken += free
         if not free:
+            if _observe.watchers:
+                options = replace(options, call=options.call or _observe.next_number())
             return self._hold(line, HeldFuture(self, backend, options, hand_over))
         try:
             future = hand_over_inside(self, lambda: hand_over(options))
@@ -177,7 +198,12 @@ class Limit:
         future._when_ended(lambda _: self._leave(line))
         return future
 
+    def narrowed(self, limit: Limit) -> Limit:
+        """Of a view of the view that has a limit of its own."""
+        return limit
+
     def _hold(self, line: Line, future: HeldFuture) -> HeldFuture:
+        future.tell_held(line)
         line.add(future)
         with self._lock:
             heapq.heappush(self._line, (-future.priority, next(_numbers), future))

@@ -19,17 +19,17 @@ import itertools
 import operator
 import threading
 import time
-import weakref
 from _queue import Empty, SimpleQueue  # all of `queue` that is needed
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures._base import PENDING
 
+from unirun import _observe
 from unirun._chunk import run_chunk
 from unirun._context import running
-from unirun._cuts import Chunker, Columns, Inputs
-from unirun._deferral import in_finalizer
+from unirun._cuts import Chunker, Columns, Inputs, inputs_of
+from unirun._deferral import imported, in_finalizer
 from unirun._errors import ExecutorShutdown, SerializationError
 from unirun._future import Future
 from unirun._parts import Outcomes, Parts
@@ -39,11 +39,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol, Self
 
-    from unirun._progress import Progress
+    from unirun._async_inputs import Feed
+    from unirun._async_map import Reader
+    from unirun._progress import Telling
 else:
     Any = Protocol = object  # `typing` takes 3 ms to import
 
-__all__ = ["Chunker", "MapResult", "OpenMaps"]
+__all__ = ["Chunker", "MapResult"]
 
 PATIENCE_SECONDS = 0.05
 """How long a chunk may hold its results back before they are looked for (rule 4)."""
@@ -56,6 +58,7 @@ class Submit(Protocol):
         fn: Callable[..., Any],
         *args: Any,
         on_part: Callable[[bytes, memoryview], None] | None = None,
+        first: int = 0,
     ) -> Future[Any]: ...
 
 
@@ -80,6 +83,7 @@ class MapResult(itertools.chain[Any]):
     # batches are iterators that the mapping keeps too: several threads may read from one map.
 
     _mapping: Mapping
+    _reader: Reader | None = None  # for coroutines
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         mapping = Mapping(*args, **kwargs)
@@ -90,6 +94,20 @@ class MapResult(itertools.chain[Any]):
     def __length_hint__(self) -> int:
         """How many results are still to come, where that is known: the input of another map."""
         return self._mapping.left()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        """The next result, for one task at a time; cancelling it closes the map, and ends what
+        runs as cancelling `await future` does."""
+        if self._reader is None:
+            self._reader = imported("unirun._async_map").Reader(self._mapping)
+        return self._reader.next()
+
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing`."""
+        self.close()
 
     def close(self) -> None:
         """Cancel what has not begun, and end the iteration."""
@@ -117,11 +135,11 @@ class Mapping:
         timeout: float | None,
         ordered: bool,
         errors: str,
-        progress: Progress | None,
+        progress: Telling | None,
     ) -> None:
         self._submit = submit
         self._fn = fn
-        self._inputs = Inputs(iterables)
+        self._inputs: Inputs | Feed = inputs_of(iterables)
         self._chunker = chunker
         chunker.limit(window)
         self._single = single  # an item is a call of its own, so that options act on each
@@ -131,13 +149,17 @@ class Mapping:
         self._errors = errors
         self._progress = progress
         self._drawn = self._handed = 0
-        self._refused: Exception | None = None
+        self.refused: BaseException | None = None  # raised behind the results there will be
+        if self._inputs.is_async:
+            self.refused = TypeError("an async iterable can only be read by `async for`")
         self.iterated = self.closed = self.exhausted = False
         self._sent: deque[_Chunk] = deque()
         self._finished: SimpleQueue[_Chunk] | None = None if ordered else SimpleQueue()
         # Collected, with the error to be raised behind the values.
         self._ready: deque[tuple[list[Any], int, BaseException | None]] = deque()
         self._batch: Iterator[Any] = iter(())  # handed out, not all taken
+        self.on_end: Callable[[], None] | None = None  # for who does not wait in `_finished`
+        self.has_room: Callable[[], bool] = lambda: True  # for a submit that must not wait
         self.unread: set[Mapping] = set()  # keeps us until somebody begins to read
         # Held while inputs are drawn and sent, so that their order is that of the results,
         # though one thread reads and another shuts down. The inputs' own code runs under it.
@@ -145,8 +167,6 @@ class Mapping:
         # Held by who collects: a reader, or a shutdown. May wait for calls, never for another lock
         # but _drawing.
         self._reading = threading.RLock()
-        if progress is not None:
-            progress.start(self._inputs.total)
         self._fill(0)
 
     # -- the iterator ---------------------------------------------------------------------------
@@ -173,6 +193,7 @@ class Mapping:
 
     def close(self) -> None:
         self.closed = self.exhausted = True
+        self._inputs.stop()
         self.unread.discard(self)
         while self._sent:
             self._sent.pop().future.cancel()
@@ -189,6 +210,7 @@ class Mapping:
         if self.closed or (self._inputs.total is None and (self.iterated or not endless)):
             return
         self._window, self._calls = 1 << 62, None
+        self.has_room = lambda: True  # or wait for it
         self._fill(0)
 
     def settle(self, until: float | None) -> bool:
@@ -199,24 +221,39 @@ class Mapping:
         if not self._reading.acquire(timeout=_left(until, -1)):
             return False
         try:
-            while self._sent and not self.closed:
-                if not self._sent[0].future._wait_ended(_left(until, None)):
-                    return False
-                self._collect()
+            return self._settle_sent(until)
         finally:
             self._reading.release()
+
+    # Apart, since Python 3.13 runs no `finally` for what a signal handler raises as a loop that
+    # ends its block turns.
+    def _settle_sent(self, until: float | None) -> bool:
+        while self._sent and not self.closed:
+            if not self._sent[0].future._wait_ended(_left(until, None)):
+                return False
+            self._collect()
         return True
 
     # -- results ----------------------------------------------------------------------------------
 
     def _next_batch(self) -> Iterator[Any]:
-        while not self._ready:
+        while not self.prepare():
+            self._collect()
+        return self.hand_out()
+
+    def prepare(self) -> bool:
+        """Send what may be sent; whether there is something to hand out then, without waiting."""
+        if self._progress is not None:
+            self._progress.start(self._inputs.total)
+        if not self._ready:
             self._fill(0)
-            if not self._sent:
+            if not (self._sent or self._is_held_up()):
                 self._end_progress()
                 self.closed = True
-                raise self._refused or StopIteration
-            self._collect()
+                raise self.refused or StopIteration
+        return bool(self._ready)
+
+    def hand_out(self) -> Iterator[Any]:
         values, count, error = self._ready.popleft()
         if error is not None and not values:
             self.close()
@@ -231,7 +268,7 @@ class Mapping:
         self._handed += count
         self._batch = batch = iter(values)
         if self._progress is not None:
-            self._progress.update(self._handed)
+            self._progress.update(self._handed, self._sent)
         self._fill(1)
         return batch
 
@@ -266,9 +303,9 @@ class Mapping:
             self._ready.append((values[:first], first, errors[first]))
 
     def _end_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.close()
-            self._progress = None
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.close()
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -280,7 +317,7 @@ class Mapping:
         except Exception as exc:  # of the inputs, or since nothing can be sent any more
             if not (self.iterated or isinstance(exc, ExecutorShutdown)):
                 raise
-            self.exhausted, self._refused = True, exc  # raised behind the results there will be
+            self.exhausted, self.refused = True, exc  # raised behind the results there will be
 
     def _draw(self, asked: int) -> None:
         while not self.exhausted and self._may_send_more():
@@ -291,37 +328,59 @@ class Mapping:
                 return  # a short chunk only where nothing else is under way
             size = min(size, room)
             items = self._inputs.take(size)
-            self.exhausted = len(items) < size and self._inputs.error is None
+            self.exhausted = self._inputs.is_over(len(items), size)
             if not len(items):
                 return
             self._drawn += len(items)
             self._send(_Chunk(items), last=True)
 
     def _may_send_more(self) -> bool:
+        if self.on_end is not None and not self.has_room():
+            return False  # a submit would make the event loop wait
         return self._calls is None or len(self._sent) < self._chunker.calls(self._calls)
 
+    def has_place(self, drawn: int) -> bool:
+        """Whether to draw another item, where so many are drawn and not yet sent."""
+        room = self._window - (self._drawn - self._taken(0))
+        return drawn < min(room, self._chunker.size)
+
+    def _is_held_up(self) -> bool:
+        """Whether a coroutine, which waits for neither room nor inputs, has found none."""
+        return self.on_end is not None and not self.exhausted
+
     def _send(self, chunk: _Chunk, *, last: bool) -> None:
+        items = chunk.items
         if self._single:
-            chunk.future = self._submit(self._fn, *chunk.items.args())
+            chunk.future = self._submit(self._fn, *items.args(), first=items.first)
         else:
-            chunk.future = self._submit(
-                run_chunk, self._fn, chunk.items.columns, on_part=chunk.parts.hear
-            )
+            known: Any = {"on_part": chunk.parts.hear, "first": items.first}
+            submit = self._submit
+            if _observe.watchers:
+                submit = _observe.piecewise(submit, len(items))
+            chunk.future = submit(run_chunk, self._fn, items.columns, **known)
         if last:
             self._sent.append(chunk)
         else:
             self._sent.appendleft(chunk)
         if self._finished is not None:
-            finished = self._finished
-            chunk.future.add_done_callback(lambda _: finished.put(chunk))
+            chunk.future.add_done_callback(lambda _: self._note_end(chunk))
+
+    def _note_end(self, chunk: _Chunk) -> None:
+        assert self._finished is not None
+        self._finished.put(chunk)
+        if self.on_end is not None:
+            self.on_end()
 
     # -- collecting -------------------------------------------------------------------------------
 
     def _collect(self) -> None:
         """Wait for a chunk to end, or for results of one that does not, and take them."""
         chunk = self._wait()
-        if chunk is None:
-            return
+        if chunk is not None:
+            self._take(chunk)
+
+    def _take(self, chunk: _Chunk) -> None:
+        """It has ended."""
         self._sent.remove(chunk)
         error = _error_of(chunk.future)
         if self._single:
@@ -334,7 +393,12 @@ class Mapping:
         else:
             found = chunk.parts.take_unsaid(chunk.future)
             found.append(self._after_failure(chunk, error))
+        self._make_all_ready(chunk, found)
+
+    def _make_all_ready(self, chunk: _Chunk, found: list[Outcomes]) -> None:
         for outcomes in found:
+            if outcomes.errors:
+                imported("unirun._call_notes").note_items(chunk.future, chunk.items, outcomes)
             self._make_ready(outcomes)
 
     def _wait(self) -> _Chunk | None:
@@ -342,16 +406,22 @@ class Mapping:
         patience = PATIENCE_SECONDS
         while True:
             left = _left(self._end, None)
-            most = left if self._single else patience if left is None else min(left, patience)
-            chunk = self._wait_for(most)
+            if not self._single or self._progress is not None:
+                left = patience if left is None else min(left, patience)
+            chunk = self._wait_for(left)
             if chunk is not None:
                 return chunk
-            if not self._single and self._take_early():
+            if self._take_early():
                 return None
-            if self._end is not None and time.monotonic() >= self._end:
-                self.close()
-                raise TimeoutError
+            self._check_time()
             patience = min(1.5 * patience, MAX_PATIENCE)
+
+    def _check_time(self) -> None:
+        if self._progress is not None:
+            self._progress.update(self._handed, self._sent)
+        if self._end is not None and time.monotonic() >= self._end:
+            self.close()
+            raise TimeoutError
 
     def _wait_for(self, seconds: float | None) -> _Chunk | None:
         """A chunk that has ended within that time."""
@@ -376,11 +446,15 @@ class Mapping:
 
     def _take_early(self) -> bool:
         """Rule 4."""
+        if self._single:
+            return False
         chunks = list(self._sent)[: 1 if self._finished is None else None]
-        found = [outcomes for chunk in chunks for outcomes in chunk.parts.take_unsaid(chunk.future)]
-        for outcomes in found:
-            self._make_ready(outcomes)
-        return bool(found)
+        some = False
+        for chunk in chunks:
+            found = chunk.parts.take_unsaid(chunk.future)
+            self._make_all_ready(chunk, found)
+            some = some or bool(found)
+        return some
 
     def _after_failure(self, chunk: _Chunk, error: BaseException) -> Outcomes:
         """Rule 3."""
@@ -412,35 +486,6 @@ class Mapping:
         return True
 
 
-class OpenMaps:
-    """The maps of one executor that may have inputs left."""
-
-    def __init__(self) -> None:
-        self._all: weakref.WeakSet[Mapping] = weakref.WeakSet()
-        self._unread: set[Mapping] = set()
-
-    def add(self, result: MapResult) -> None:
-        mapping = result._mapping
-        self._all.add(mapping)
-        if not mapping.exhausted:
-            mapping.unread = self._unread
-            self._unread.add(mapping)
-
-    def are_read(self) -> bool:
-        """Somebody iterates over one, and has not come to its end."""
-        return any(mapping.iterated and not mapping.closed for mapping in list(self._all))
-
-    def settle(self, until: float | None) -> bool:
-        """Wait for what was sent and what comes of it; False if the moment passed first."""
-        return all(mapping.settle(until) for mapping in list(self._all))
-
-    def complete(self, *, endless: bool) -> None:
-        """Rule 2, for all of them."""
-        for mapping in list(self._all):
-            mapping.drain(endless)
-        self._unread.clear()
-
-
 def _left(until: float | None, unlimited: Any) -> Any:
     return unlimited if until is None else max(0.0, until - time.monotonic())
 
@@ -449,14 +494,3 @@ def _error_of(future: Future[Any]) -> BaseException | None:
     if future.cancelled():
         return future._failure()
     return future.exception()
-
-
-def check_size(name: str, value: Any) -> int:
-    """A whole number of 1 or more, with the standard library's errors."""
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
-    if size < 1:
-        raise ValueError(f"{name} must be >= 1.")
-    return size

@@ -18,7 +18,7 @@ import weakref
 from _thread import get_ident
 from importlib import import_module
 
-from unirun import _context, _payload
+from unirun import _context, _forks, _payload  # noqa: F401  # _forks: for its hook
 from unirun._errors import SerializationError
 from unirun._machine import cpu_count
 

@@ -54,7 +54,7 @@ def acquired(lock: Any) -> None:
         held = _mine.held
         if held is None:
             held = _mine.held = []
-            _context.at_task_end = _task_ended
+            _context.when_task_ends(_task_ended)
         elif held and not lock.reentrant:
             _drop(held, lock)  # somebody else has released it for us
         held.append((lock, task))
@@ -107,7 +107,7 @@ def needs_saying(barrier: Any) -> bool:
         return False  # in a signal handler the connection is another one, and ends with it
     if _mine.needed is None:
         _mine.needed = {}
-        _context.at_task_end = _task_ended
+        _context.when_task_ends(_task_ended)
     barriers = _mine.needed.setdefault(task, {})
     if barrier in barriers:
         return False
@@ -127,7 +127,7 @@ def who() -> str:
         text = f"thread {threading.current_thread().name!r} of process {pid}"
         if task is not None:
             text = f"task {_name(task)!r} ({text})"
-            _context.at_task_end = _task_ended  # which forgets the task
+            _context.when_task_ends(_task_ended)  # which forgets the task
         known = _mine.who = (task, pid, text)
     return known[2]
 

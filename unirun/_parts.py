@@ -25,16 +25,19 @@ __all__ = ["Outcomes", "Parts"]
 class Outcomes:
     """Values of items that follow one another; where there is an error, the value is a gap."""
 
-    __slots__ = ("errors", "values")
+    __slots__ = ("errors", "start", "values")
 
     def __init__(self, values: list[Any], errors: dict[int, BaseException] | None = None) -> None:
         self.values = values
         self.errors = {} if errors is None else errors
+        self.start: int | None = None  # which item of its piece the first is for, where that counts
 
     @classmethod
     def of(cls, outcomes: list[tuple[bool, Any]]) -> Outcomes:
         errors = {at: value for at, (ok, value) in enumerate(outcomes) if not ok}
-        return cls([value for _, value in outcomes], errors)
+        made = cls([value for _, value in outcomes], errors)
+        made.start = 0
+        return made
 
     def __iter__(self) -> Iterator[tuple[bool, Any]]:
         for at, value in enumerate(self.values):
@@ -95,6 +98,7 @@ class Parts:
             if form == ENTRIES
             else Outcomes(numbers[known // 8 :].tolist())
         )
+        outcomes.start = self.taken
         self.taken += len(outcomes.values)
         return [outcomes]
 

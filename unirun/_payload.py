@@ -107,7 +107,7 @@ def _load_cloudpickle(what: str) -> Any:
     from unirun._deferral import imported
 
     try:
-        return imported("cloudpickle")
+        return imported("unirun._by_value")
     except ImportError as exc:  # installed without what it depends on, in a zip file say
         from unirun._errors import SerializationError
 
@@ -382,10 +382,8 @@ def _cell(cell: Any) -> Any:
 
 
 def _refusal(part: Any) -> BaseException | None:
-    import cloudpickle
-
     try:
-        cloudpickle.dumps(part, PROTOCOL)
+        _load_cloudpickle("a part of it").dumps(part, PROTOCOL)
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # user code again  # noqa: BLE001

@@ -61,4 +61,11 @@ def set_trace(*, header: str | None = None) -> None:
     debugger.set_trace(sys._getframe().f_back)
 
 
+def post_mortem(error: BaseException) -> None:
+    """Start pdb where that exception was raised, without our frames."""
+    debugger = _Pdb()
+    debugger.reset()
+    debugger.interaction(None, error.__traceback__)
+
+
 set_trace.__module__ = "unirun"

@@ -14,9 +14,9 @@
 from __future__ import annotations
 
 import threading
-from contextvars import ContextVar
 from queue import Full
 
+from unirun import _context
 from unirun._callbacks import in_callback
 from unirun._errors import ExecutorShutdown, UnirunError
 from unirun._prompt import span
@@ -37,8 +37,7 @@ class QueueFull(UnirunError, Full):
 
 QueueFull.__module__ = "unirun"
 
-# The gates and limits that the call running in this context counts for.
-_inside: ContextVar[tuple[object, ...]] = ContextVar("unirun_inside", default=())
+_inside = _context.inside
 
 
 def called_inside(place: object) -> bool:
@@ -122,6 +121,11 @@ class Gate:
         except BaseException:  # Ctrl-C: what this thread was told is for another
             self._changed.notify()
             raise
+
+    def has_room(self) -> bool:
+        """Whether a submit would not have to wait, as far as can be told."""
+        with self._changed:
+            return self._has_room()
 
     def _has_room(self) -> bool:
         """Called with the lock held."""

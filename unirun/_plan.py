@@ -11,6 +11,7 @@ import sys
 from types import FunctionType
 
 from unirun import _config, _context
+from unirun._deferral import imported
 from unirun._records import replace
 
 TYPE_CHECKING = False
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from unirun._future import Future
     from unirun._limited import Limit
     from unirun._retry import Retry
+    from unirun._scope_members import Places
     from unirun.backend import Backend, CallOptions
 
-__all__ = ["Given", "Plan", "Plans", "inherit_deadline", "retry_of"]
+__all__ = ["Given", "Plan", "Plans", "inherit", "retry_of"]
 
 MOST = 500
 """So many plans, and sets of options, are kept."""
@@ -35,7 +37,9 @@ class Given(dict["str", "Any"]):
 
     __slots__ = ("known", "limit")
 
-    def __init__(self, options: Mapping[str, Any] = {}, limit: Limit | None = None) -> None:
+    def __init__(
+        self, options: Mapping[str, Any] = {}, limit: Limit | Places | None = None
+    ) -> None:
         super().__init__(options)
         self.limit = limit
         # By the function, where that stays as long as its module; and by the id of what the plan
@@ -47,8 +51,8 @@ class Plan:
     """Where calls that look alike go, and with what."""
 
     __slots__ = (
-        *("active", "backend", "configured", "keep", "options", "retry"),
-        *("route", "single", "submit"),
+        *("active", "backend", "configured", "keep", "options", "pieces", "retry"),
+        *("route", "seed", "single", "submit"),
     )
 
     def __init__(
@@ -69,8 +73,14 @@ class Plan:
         self.keep = keep
         # How to hand such a call over, where nothing but a deadline is to be seen to before.
         self.submit: Callable[[Any, Any, Any, CallOptions], Future[Any]] = backend.submit
+        if options.capture and not backend.carries_settings:
+            self.submit = imported("unirun._capture").submitter(backend)
         # What measures such calls and may send them elsewhere (`_auto`).
         self.route: Route | None = None
+        # The seed of the run that such calls belong to, and who has said so (`_seeds`).
+        self.seed: tuple[int, str] | None = None
+        # The options of calls with several items, once there was one.
+        self.pieces: CallOptions | None = None
         # The settings it was made for, as `_config.stamp` tells them.
         self.configured: object = None
         self.active: object = None
@@ -85,7 +95,7 @@ class Plans:
         self._plans: dict[tuple[Any, ...], Plan] = {}
         self._given: dict[frozenset[tuple[str, Any]], Given] = {}
 
-    def given(self, options: Mapping[str, Any], limit: Limit | None) -> Given:
+    def given(self, options: Mapping[str, Any], limit: Limit | Places | None) -> Given:
         """The same object for the same options, where that can be known: it has their plans."""
         if limit is not None:
             return Given(options, limit)
@@ -112,7 +122,7 @@ class Plans:
             if len(self._plans) > MOST:
                 self._plans = {}
             self._plans[key] = plan
-        plain = self._quick and plan.retry is None and given.limit is None
+        plain = self._quick and plan.retry is None and given.limit is None and plan.seed is None
         if plain and getattr(fn, "__code__", fn) is alike:
             plan.configured, plan.active = stamp  # equal to what they were, perhaps not the same
             if len(given.known) > MOST:
@@ -141,14 +151,15 @@ def _alike(fn: Any) -> Any:
     return fn if hasattr(fn, "__qualname__") else type(fn)
 
 
-def inherit_deadline(options: CallOptions) -> CallOptions:
-    """A call made inside a call must not outlive it."""
+def inherit(options: CallOptions, seed: int | None) -> CallOptions:
+    """With its seed, and that a call made inside a call must not outlive it."""
     call = _context.running.get()
-    if call is None or call.deadline is None:
+    deadline = options.deadline
+    if call is not None and call.deadline is not None:
+        deadline = call.deadline if deadline is None else min(deadline, call.deadline)
+    if deadline is options.deadline and seed is options.seed:
         return options
-    if options.deadline is not None and options.deadline <= call.deadline:
-        return options
-    return replace(options, deadline=call.deadline)
+    return replace(options, deadline=deadline, seed=seed)
 
 
 def retry_of(setting: Any) -> Retry | None:

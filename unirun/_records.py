@@ -72,7 +72,10 @@ class _Record:
         return type(self), _values(self)
 
     def __replace__(self, **changes: object) -> Any:  # what `copy.replace` calls
-        return type(self)(**dict(zip(self.__slots__, _values(self), strict=True)) | changes)
+        values = [
+            changes.pop(name) if name in changes else getattr(self, name) for name in self.__slots__
+        ]
+        return type(self)(*values, **changes)
 
 
 def _values(item: Any) -> tuple[Any, ...]:

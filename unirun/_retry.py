@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from contextvars import Context, copy_context
 
+from unirun import _observe
+from unirun._call_notes import add_note
 from unirun._clock import Clock
-from unirun._context import running
+from unirun._context import Unasked, running
 from unirun._errors import (
     ExecutorShutdown,
     NotKillable,
@@ -139,6 +141,7 @@ class RetryingFuture(Future["Any"]):
         self._failures = self._crashes = 0
         self._earlier: deque[str] = deque(maxlen=_TOLD_FAILURES)
         self._stopped = False
+        self._above = running.get()  # the call that submits this one, if one does
         self._waiting: Context | None = None  # of the call that waits for this one
         self._backend: Any = _Relay(self)  # keeps the part futures use
 
@@ -205,6 +208,7 @@ class RetryingFuture(Future["Any"]):
             when = time.monotonic() + self._retry.pause(self._attempts)
             if self._deadline is None or when < self._deadline:
                 self._earlier.append(f"attempt {self._attempts}: {_in_short(error)}")
+                _observe.retried(attempt)
                 self._clock.call_at(when, self._try)
             else:
                 self._give_up(error)
@@ -214,11 +218,13 @@ class RetryingFuture(Future["Any"]):
     def _give_up(self, error: BaseException) -> None:
         if self._attempts > 1:
             note = [f"unirun: attempt {self._attempts} was the last", *self._earlier]
-            _add_note(error, "\n  ".join(note))
+            add_note(error, "\n  ".join(note))
         self._fail(error)
 
     def _may_go_on(self, error: BaseException) -> bool:
+        unwanted = self._is_unwanted_above()
         with self._lock:
+            self._stopped = self._stopped or unwanted
             if _is_crash(error):
                 self._crashes += 1
                 allowed = not self._stopped and self._crashes <= self._retry.crashes
@@ -227,6 +233,12 @@ class RetryingFuture(Future["Any"]):
             if isinstance(error, _NEVER) or not isinstance(error, self._retry.on):
                 return False
             return not self._stopped and self._failures <= self._retry.times
+
+    def _is_unwanted_above(self) -> bool:
+        """Whether the call that has submitted this one was cancelled."""
+        above = self._above
+        task = above.context() if isinstance(above, Unasked) else above
+        return task is not None and task.cancelled
 
     def _is_quarantined(self, error: WorkerCrashed) -> bool:
         """Called with the lock held."""
@@ -241,13 +253,21 @@ class RetryingFuture(Future["Any"]):
         begun = self._attempts > 0 or (attempt is not None and attempt.running())
         return begun and not self.done()
 
+    def _acting(self) -> Any:
+        return self if self._attempt is None else self._attempt._acting()
+
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        return None if self._attempt is None else self._attempt._again()
+
     def _tell_info(self) -> dict[str, Any]:
         attempt = self._attempt
         return {} if attempt is None else attempt._tell_info()
 
     def cancel(self) -> bool:
+        """As in Future; an attempt that runs is asked to stop, and is the last."""
         with self._lock:
             attempt, between = self._attempt, self._is_between()
+            self._stopped = True
         if between or attempt is None:
             self.stop()
         else:
@@ -272,16 +292,6 @@ def _in_short(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _add_note(error: BaseException, note: str) -> None:
-    """As `add_note`, also where the class lets nobody set an attribute, as frozen ones do."""
-    try:
-        error.add_note(note)
-    except Exception:  # noqa: BLE001  # user code: its __setattr__, or notes that are no list
-        notes = getattr(error, "__notes__", None)
-        notes = [*notes, note] if isinstance(notes, list) else [note]
-        object.__setattr__(error, "__notes__", notes)
-
-
 class _Relay:
     """What a RetryingFuture takes for its backend: passes on to the attempt of the moment."""
 
@@ -290,7 +300,7 @@ class _Relay:
 
     def kill(self, future: Future[Any], grace: float | None) -> None:
         with self._future._lock:
-            self._future._stopped = True
+            before, self._future._stopped = self._future._stopped, True
             attempt = self._future._attempt
         if attempt is None or attempt.done():
             self._future._killed(TaskKilled("the call was killed between two attempts"))
@@ -299,7 +309,7 @@ class _Relay:
             attempt._request_kill(grace)
         except NotKillable:  # so the call goes on, with all the attempts it has
             with self._future._lock:
-                self._future._stopped = False
+                self._future._stopped = before
             raise
 
     def withdraw(self, future: Future[Any]) -> None:
@@ -381,7 +391,7 @@ class RetriedCalls:
         )
 
     def _ended(self, future: Any) -> None:
-        future._submit = None  # it holds the arguments
+        future._submit = future._above = None  # it holds the arguments
         future._backend = None  # which holds it
         with self._lock:
             self._open.discard(future)

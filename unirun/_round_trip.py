@@ -83,9 +83,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _dump_by_value(obj: Any, what: str, parts: tuple[str, ...]) -> tuple[bytes, list[Any]]:
-    import cloudpickle
+    from unirun import _by_value
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(_by_value.Pickler):
         persistent_id = _Pickler.persistent_id
 
     kept: list[Any] = []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unirun._choice import Chooser
     from unirun._drain import Drain
     from unirun._held import HeldCalls
-    from unirun._map import OpenMaps
+    from unirun._open_maps import OpenMaps
     from unirun._pending import Gate
     from unirun.backend import Backend
 
@@ -50,6 +50,8 @@ class Shutdown:
     _drains = False  # it takes no calls since SIGTERM, and the program is about to end
     _has_drain = False  # SIGTERM would drain it
     _ended = False  # it was shut down, and waited for
+    if TYPE_CHECKING:
+        _end_delivery: Callable[[], None]
 
     def shutdown(
         self,
@@ -97,6 +99,7 @@ class Shutdown:
                 self._interrupted(backends, again=at_once)
                 raise
             self._ended = True
+            self._end_delivery()
             if self._has_drain:
                 from unirun._drain import forget
 

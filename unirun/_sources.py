@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     """Takes the path of a key inside its section, returns where it was written."""
 
 # Variables of ours that are no settings; each is read by the module it concerns.
-NOT_SETTINGS = frozenset({"CONFIG", "PROFILE", "TRACE", "MONITOR", "WITHOUT", "WORKER"})
-_NOT_FOR_USERS = {"WORKER", "TRACE", "MONITOR"}  # a mark of ours; and names that are kept free
+NOT_SETTINGS = frozenset({"CONFIG", "PROFILE", "WITHOUT", "WORKER"})
+_NOT_FOR_USERS = {"WORKER"}  # a mark of ours
 FILE_NAMES = ("unirun.toml", "pyproject.toml")  # in one directory, the first wins
 LARGEST = 1_000_000
 """Characters of a settings file: more would hold up the program that reads it by mistake."""

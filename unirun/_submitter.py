@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 
 from unirun import _config, _context
 from unirun._choice import Explanation
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from unirun._executor import Executor
     from unirun._map import MapResult
+    from unirun._scope import Scope
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -69,7 +70,10 @@ class Submitter(SharedNames):
             plan is not None
             and plan.configured is _config._configured
             and plan.active is _config._active.get()
-            and ((call := _context.running.get()) is None or call.deadline is None)
+            and (
+                (call := _context.running.get()) is None
+                or (call.deadline is None and not call.seeded)
+            )
             and not self._owner._closed
         ):
             return plan.submit(fn, args, kwargs, plan.options)
@@ -78,18 +82,19 @@ class Submitter(SharedNames):
     def map(
         self,
         fn: Callable[..., R],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         timeout: float | None = None,
         chunksize: int | str = "auto",
         buffersize: int | None = None,
         ordered: bool = True,
         errors: str = "raise",
-        progress: bool | Callable[[int, int | None], object] | None = None,
+        progress: bool | str | Callable[..., object] | None = None,
     ) -> MapResult:
         """Like `map(fn, *iterables)`, with the calls running at the same time; lazy.
 
         Inputs are taken as results are: memory stays flat and inputs may be endless. A map that is
-        not iterated over is completed when the executor shuts down.
+        not iterated over is completed when the executor shuts down. Coroutines read it by
+        `async for`, which alone can draw from inputs that are async iterables.
 
         Args:
             timeout: seconds from now until the last result must be there.
@@ -97,10 +102,15 @@ class Submitter(SharedNames):
             buffersize: how many items may be submitted and not yet taken; None: a few per worker.
             ordered: False yields results as they come.
             errors: "raise" the first, "return" exceptions as results, or "skip" them.
-            progress: True for a line on stderr; or a callable that gets (done, total or None).
+            progress: True for a bar on stderr, if that is a terminal or a notebook; the name of a
+                bar ("rich", "tqdm", "plain") to have that one drawn anywhere; or a callable that
+                gets (done, total or None).
         """
         settings = MapWish(timeout, chunksize, buffersize, ordered, errors, progress)
-        return self._owner._map(fn, iterables, settings, self._given)
+        return self._start_map(fn, iterables, settings)
+
+    def _start_map(self, fn: Any, iterables: tuple[Any, ...], wish: MapWish) -> MapResult:
+        return self._owner._map(fn, iterables, wish, self._given)
 
     def options(self, *, limit: int | None = None, **options: Any) -> View:
         """A cheap view of this executor whose calls have these options.
@@ -118,8 +128,13 @@ class Submitter(SharedNames):
             name: what the call is called in messages.
             memory: bytes ("2GiB") that the process of a call and its children may take; then it is
                 killed (processes).
+            capture: True: what a call prints is kept, see `Future.output`.
             resources: only where a backend offers them.
             killable: True: only run where a call can be killed.
+            seed: what `current_task().seed` is for these calls, all of them; the items of a map
+                have each their own, made from it.
+            seed_libraries: True: `random` and numpy are seeded before each call (processes).
+            context: False: no context variables are sent to other processes.
 
         Raises:
             UnknownOption: a TypeError that says what was probably meant.
@@ -130,11 +145,15 @@ class Submitter(SharedNames):
             self._owner._chooser.check({**self._given, **checked})
         places = self._given.limit
         if limit is not None:
+            from unirun._cuts import check_size
             from unirun._limited import Limit
-            from unirun._map import check_size
 
-            places = Limit(check_size("limit", limit))
-        return View(self._owner, self._owner._plans.given({**self._given, **checked}, places))
+            limited = Limit(check_size("limit", limit))
+            places = limited if places is None else places.narrowed(limited)
+        return self._view(self._owner._plans.given({**self._given, **checked}, places))
+
+    def _view(self, given: Given) -> View:
+        return View(self._owner, given)
 
     def explain(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         """Where a call of `fn` would run, why, and where each setting came from; runs nothing."""
@@ -170,6 +189,12 @@ class View(Submitter, concurrent.futures.Executor):
     def _max_workers(self) -> int:
         return self._owner._max_workers
 
+    def scope(
+        self, timeout: float | None = None, on_error: str = "cancel", name: str | None = None
+    ) -> Scope:
+        """As `Executor.scope`; its calls have the options of this view."""
+        return self._owner._scope_with(self._given, timeout, on_error, name)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         raise RuntimeError("a view owns no workers; shut down the executor it was made from")
 
@@ -201,7 +226,7 @@ class MapWish:
     progress: Any
 
     def check(self) -> None:
-        from unirun._map import check_size
+        from unirun._cuts import check_size
 
         if self.errors not in ("raise", "return", "skip"):
             raise ValueError(f"errors must be 'raise', 'return' or 'skip', not {self.errors!r}")

@@ -54,17 +54,17 @@ class Task(Generic[P, R]):
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run on the current executor; as `Executor.submit`."""
-        from unirun._executor import current_executor  # engines are imported at first use
+        from unirun._executor import current_submitter  # engines are imported at first use
 
         _check_bound(self)
-        return current_executor().submit(self, *args, **kwargs)
+        return current_submitter().submit(self, *args, **kwargs)
 
     def map(self, *iterables: Any, **options: Any) -> MapResult:
         """Map over iterables on the current executor; as `Executor.map`."""
-        from unirun._executor import current_executor
+        from unirun._executor import current_submitter
 
         _check_bound(self)
-        return current_executor().map(self, *iterables, **options)
+        return current_submitter().map(self, *iterables, **options)
 
     @overload
     def run(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -137,9 +137,9 @@ class BoundTask(Generic[P, R]):
 
     def map(self, *iterables: Any, **options: Any) -> MapResult:
         """As `Task.map`, with the object as first argument of each call."""
-        from unirun._executor import current_executor
+        from unirun._executor import current_submitter
 
-        return current_executor().map(self, *iterables, **options)
+        return current_submitter().map(self, *iterables, **options)
 
     @overload
     def run(self: BoundTask[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...

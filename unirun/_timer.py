@@ -13,7 +13,7 @@ import itertools
 import sys
 import threading
 import time
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 
 from unirun import _context
 from unirun._clock import Clock
@@ -186,8 +186,7 @@ class Timer(Lasting):
         executor, args, kwargs = submitter._owner, tuple(self.args), dict(self.kwargs)
         if executor._closed:
             raise ExecutorShutdown("cannot start a timer after the shutdown of its executor")
-        context = copy_context()
-        context.run(_context.running.set, None)  # it is no part of the task that starts it
+        context = _context.apart()
         context.run(_inside.set, self)
         plan = context.run(executor._plan, self.function, submitter._given)
         self._runs_in_submit = "cooperative" not in plan.backend.capabilities

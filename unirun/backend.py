@@ -16,7 +16,6 @@ calls through `submit` and answers with `unirun.Future` objects whose life it dr
 from __future__ import annotations
 
 import contextvars
-import itertools
 import threading
 import time
 import types
@@ -24,14 +23,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
-from unirun import _context
+from unirun import _context, _observe
 from unirun._context import TaskContext, Token, running
 from unirun._dump_records import CallReport, Report
 from unirun._errors import NotKillable, TaskTimeout, UnsupportedByBackend
 from unirun._future import Future
+from unirun._heirs import Heirs
 from unirun._hints import default_workers
 from unirun._machine import cpu_count
 from unirun._records import record
+from unirun._stats import Stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class WorkerSpec:
     grace: float = 3.0
     manager: str = "thread"
     """What hosts objects that processes share: a "thread" of this process, or a "process"."""
+    output: str = "relay"
+    """Where what worker processes print goes: "relay" to our streams, or "direct" to theirs."""
+    logs: bool = True
+    """What worker processes log and warn of is handled in this one."""
     name: str = "unirun"
     home: tuple[Any, ...] | None = None
     """What tasks in workers are to know of their executor, to submit to it; of plain values."""
@@ -127,9 +132,21 @@ class CallOptions:
     copied: bool | None = None
     """For an inline call: whether it would get copies elsewhere; None: unknown."""
     attempt: int = 1
+    call: int | None = None
+    """Its number, if it has one before it is submitted here: that of its first attempt."""
+    seed: int | None = None
+    """What `current_task().seed` is; None: nothing."""
+    seed_libraries: bool = False
+    """Seed the generators of `random` and numpy with it before the body; see `check`."""
+    context: bool = True
+    """Context variables travel to another process."""
     settings: bytes | None = None
     """The `with config()` blocks it was submitted in, for a worker that reads them; only where the
     backend `carries_settings`."""
+    capture: bool = False
+    """What it prints is kept: `Future.output`."""
+    sites: bool = False
+    """`submit` notes where the program is: `_sites.note(future)`."""
     chosen: Any = None
     """How it came that the call goes where it goes (a `_choice.Chosen`), for `Future.info`."""
 
@@ -137,33 +154,7 @@ class CallOptions:
 DEFAULT_OPTIONS = CallOptions()
 
 
-@record
-class Stats:
-    """A snapshot of counters.
-
-    `abandoned` counts threads whose call timed out and runs on, `objects` the shared objects that
-    live for the backend outside of its caller's memory.
-    """
-
-    backend: str
-    max_workers: int
-    workers: int = 0
-    pending: int = 0
-    running: int = 0
-    finished: int = 0
-    killed: int = 0
-    crashed: int = 0
-    abandoned: int = 0
-    pids: tuple[int, ...] = ()
-    objects: int = 0
-
-
-_call_ids = itertools.count(1)
-
-
-def next_call_id() -> int:
-    """A number for a call, unique in this process."""
-    return next(_call_ids)
+next_call_id = _observe.next_number
 
 
 class Backend(ABC):
@@ -175,11 +166,15 @@ class Backend(ABC):
     """Options of its own, as `Executor(backend=..., **options)`; see `WorkerSpec.options`."""
     carries_settings: ClassVar[bool] = False
     """Its calls run in other processes, which it tells of `CallOptions.settings`."""
+    captures: ClassVar[bool] = False
+    """What its calls print can be kept: in this process, or by a backend that `carries_settings`
+    itself, as what is told under "output" (see `_output`)."""
     stays_in_parent = False
     """This process was forked from the one where it works."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
+        self.tally = _observe.Tally()
 
     @property
     @abstractmethod
@@ -237,8 +232,15 @@ class Backend(ABC):
             self._refuse("order calls by priority", "drop priority= or use backend='process'")
         if options.memory is not None and Capability.MEMORY not in self.capabilities:
             self._refuse("limit the memory of a call", "drop memory=")
+        if options.capture and not self.captures:
+            self._refuse("keep what a call prints", "drop capture=, or redirect it in the task")
         if options.resources and Capability.RESOURCES not in self.capabilities:
             self._refuse("reserve resources", "drop resources=")
+        if options.seed_libraries and Capability.SHAREDMEM in self.capabilities:
+            self._refuse(
+                "seed random and numpy for one call: other calls use them at the same time",
+                "take current_task().random or .rng(), or use backend='process'",
+            )
 
     def _refuse(self, feature: str, remedy: str) -> None:
         raise UnsupportedByBackend(self.name, feature, remedy)
@@ -315,16 +317,38 @@ class FlagToken(Token):
     Most calls never look at theirs, so it costs no lock until somebody waits for it.
     """
 
-    __slots__ = ("_event", "_is_set")
+    __slots__ = ("_event", "_heirs", "_is_set", "is_over")
 
     def __init__(self) -> None:
         self._is_set = False
         self._event: threading.Event | None = None
+        self._heirs: Heirs | None = None
+        self.is_over = False  # its call has ended: what that has left behind goes on
 
     def set(self) -> None:
-        self._is_set = True  # before the look at _event: `wait` makes it before it looks here
-        if self._event is not None:
-            self._event.set()
+        todo: list[Callable[[], object] | Token] = [self]
+        while todo:  # no recursion: calls of calls go deep
+            heir = todo.pop()
+            if not isinstance(heir, FlagToken):
+                assert not isinstance(heir, Token)
+                heir()
+                continue
+            heir._is_set = True  # before the look at the rest: who makes them looks here after that
+            if heir._event is not None:
+                heir._event.set()
+            if heir._heirs is not None:
+                todo += heir._heirs.living()
+
+    def retire(self) -> None:
+        self.is_over = True
+
+    def also(self, heir: Callable[[], object] | Token) -> None:
+        with _making_event:
+            if self._heirs is None:
+                self._heirs = Heirs()
+        self._heirs.add(heir)
+        if self._is_set:
+            self.set()
 
     def is_set(self) -> bool:
         return self._is_set
@@ -341,18 +365,30 @@ _making_event = threading.Lock()  # one event for each token, however many threa
 
 
 def context_of(
-    backend: str, name: str, options: CallOptions, token: Token, worker: str = ""
+    backend: str,
+    name: str,
+    options: CallOptions,
+    token: Token,
+    worker: str = "",
+    number: int = 0,
+    context: contextvars.Context | None = None,
 ) -> TaskContext:
-    """What a call that begins now, in this thread, can know about itself."""
+    """What a call that begins now, in this thread, can know about itself; its `number`, where it
+    has one.
+
+    `context` is what it was submitted in; None: this one.
+    """
     return TaskContext(
         name,
-        next_call_id(),
+        number or next_call_id(),
         kind=options.kind,
         backend=backend,
         worker=worker or threading.current_thread().name,
         token=token,
         attempt=options.attempt,
         deadline=end_of_body(options),
+        seed=options.seed,
+        above=running.get() if context is None else context.get(running, None),
     )
 
 
@@ -368,6 +404,7 @@ def run_in_context(
     except BaseException as exc:  # noqa: BLE001  # whatever a task raises is its outcome
         return None, without_caller_frames(exc, 2)
     finally:
+        context.ended()
         if _context.at_task_end is not None:
             _context.at_task_end(context)
 

@@ -175,6 +175,7 @@ class Arena:
         # Blocks to be freed, put here by whoever is done with one, finalizers among them.
         self._freed: deque[int] = deque()
         self._writing = 0  # objects that are being copied
+        self.stored = 0  # bytes so far; about, as any thread adds to it
         self._closed = False
         self._has_room: bool | None = None  # not known yet
         self._pid = os.getpid()
@@ -200,6 +201,7 @@ class Arena:
         offset = self._take(size)
         if offset is None:
             return None
+        self.stored += size
         places: list[tuple[int, bytes | memoryview]] = [
             (begin, buffer) for (begin, _), buffer in zip(spans, buffers, strict=True)
         ]

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from contextvars import copy_context
 
-from unirun import _context, _crowding
+from unirun import _context, _crowding, _observe
 from unirun._deferral import undisturbed
 from unirun._dump_records import Report
 from unirun._errors import (
@@ -23,6 +24,7 @@ from unirun._future import Future
 from unirun._library_threads import lower_loaded, prepare, variables
 from unirun._machine import cpu_count
 from unirun._payload import dumps
+from unirun._sites import note
 from unirun.backend import (
     Backend,
     CallOptions,
@@ -34,11 +36,12 @@ from unirun.backend import (
     next_call_id,
 )
 
-from . import forks, launch, outcomes, wire
+from . import forks, launch, outcomes, telling, wire
+from .carried import accompany, is_bare
 from .exchange import OPTIONS, Exchange
 from .functions import FunctionTable, payload
 from .future import ProcessFuture, Profile
-from .peer import authkey, text_of
+from .peer import authkey, relayed, text_of
 from .pool import Pool
 from .state import ALONE, PoolState
 
@@ -71,6 +74,7 @@ class ProcessBackend(Backend):
     )
     option_names = ("window", *OPTIONS)
     carries_settings = True
+    captures = True
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
@@ -78,6 +82,7 @@ class ProcessBackend(Backend):
         _check_window(spec.options.get("window", 1))
         self._functions = FunctionTable(shares=_shares(spec))
         method, initializer = _method_and_initializer(spec)
+        self._method = method
         self._initializer = initializer
         self._state = PoolState(self._size)
         try:
@@ -93,6 +98,15 @@ class ProcessBackend(Backend):
         self._place: Any = None  # where shared objects live; ours until the last handle is dropped
 
         _crowding.pools.add(self)
+        _observe.pools.add(self)
+
+    def be_watched(self, watched: bool) -> None:
+        """As `_observe.pools` says."""
+        self._pool.be_watched()
+
+    def has_worker(self, pid: int) -> bool:
+        """Likewise."""
+        return pid in self._pool.snapshot()["pids"]
 
     def _make_pool(self, method: str) -> None:
         with forks.making, ExitStack() as undo:
@@ -106,7 +120,14 @@ class ProcessBackend(Backend):
             undo.callback(launcher.close)
             parts = self._state, launcher, self._exchange
             self._pool = Pool(self.spec, *parts, self._setup_frame, self._let_go)
+            self._pool.source = id(self)
+            self._pool.inner.source, self._pool.inner.tally = id(self), self.tally
             undo.pop_all()
+
+    def check(self, options: CallOptions) -> None:
+        super().check(options)
+        if options.capture and self.spec.output != "relay":
+            self._refuse("keep what a call prints with output='direct'", "drop one of the two")
 
     @property
     def max_workers(self) -> int:
@@ -128,22 +149,38 @@ class ProcessBackend(Backend):
             or options.queue_timeout is not None
             or options.deadline is not None
             or options.memory is not None
+            or options.capture
         ):
             return self._submit_limited(fn, args, kwargs, options, None)
         future = _new(ProcessFuture)
         future._backend = self
         future._since = time.monotonic()
-        future.number = next_call_id()
+        future.number = next(_observe._numbers)  # as `next_call_id`, likewise
         try:
-            profile = future._profile = self._functions.profile(fn, options)
+            # As `is_bare`, but for the price of a call.
+            if options.seed is None and (
+                not (context := copy_context()) or (len(context) == 1 and entered() is not None)
+            ):
+                profile = future._profile = self._functions.profile(fn, options)
+            else:
+                profile = future._profile = self._accompanied(future, fn, options)
             future._payload = payload(profile, fn, args, kwargs, self._store)
-        except SerializationError as exc:
+        except (SerializationError, UserWarning) as exc:  # that is a ContextWarning, by a filter
             return self._unsent(future, fn, options, exc)
         future.kind = profile.kind
         if options.priority:
             future.priority = options.priority
+        if _observe.watchers:
+            telling.submitted(future)
+        if options.sites:
+            note(future)
         self._pool.hand_in(future, plain=True)
         return future
+
+    def _accompanied(self, future: ProcessFuture, fn: Any, options: CallOptions) -> Profile:
+        """What calls have in common that context variables, a seed, or a caller come with."""
+        find = self._functions.profile if options.seed is None else self._functions.profile_once
+        return accompany(find(fn, options), future)
 
     def submit_with_parts(
         self,
@@ -169,19 +206,24 @@ class ProcessBackend(Backend):
         future = ProcessFuture()
         future._backend = self
         future._since = time.monotonic()
+        if options.sites:
+            note(future)
         future.number = next_call_id()
         future.on_part = on_part
         future.priority = options.priority
         if options.queue_timeout is not None:
             future._queued_until = time.monotonic() + options.queue_timeout
         try:
-            profile = future._profile = self._functions.profile_alone(fn, options)
+            profile = self._functions.profile_alone(fn, options)
+            future._profile = profile = profile if is_bare(options) else accompany(profile, future)
             if options.deadline is not None and time.monotonic() >= options.deadline:
                 future.expire_unsent()
                 return future
             future._payload = payload(profile, fn, args, kwargs, self._store)
-        except SerializationError as exc:
+        except (SerializationError, UserWarning) as exc:
             return self._unsent(future, fn, options, exc)
+        if _observe.watchers:
+            telling.submitted(future)
         self._pool.hand_in(future, plain=False)
         return future
 
@@ -193,9 +235,11 @@ class ProcessBackend(Backend):
         self._pool.hand_in(call, plain=False)
 
     def _unsent(
-        self, future: ProcessFuture, fn: Any, options: CallOptions, exc: SerializationError
+        self, future: ProcessFuture, fn: Any, options: CallOptions, exc: Exception
     ) -> ProcessFuture:
         future._profile = Profile(0, None, options.name or describe(fn), options, ALONE)
+        if _observe.watchers:
+            telling.submitted(future)
         future._fail(exc)
         return future
 
@@ -205,10 +249,7 @@ class ProcessBackend(Backend):
 
     def size_of(self, future: Future[Any]) -> int:
         assert isinstance(future, ProcessFuture)
-        payload = future._payload or b""  # nothing any more once it has ended
-        if isinstance(payload, tuple):  # plain arguments, each of them short
-            return sum(len(arg) if isinstance(arg, str | bytes) else 8 for arg in payload)
-        return int(getattr(payload, "size", len(payload)))  # a large one has its own place
+        return telling.size_of_payload(future._payload)
 
     def _check_open(self) -> None:
         with self._lock:
@@ -343,6 +384,7 @@ class ProcessBackend(Backend):
             self._initializer,
             self._exchange.for_worker(),
             self._libraries(),
+            relayed(self.spec, self._method),
         )
 
     def _libraries(self) -> dict[str, str]:
@@ -360,6 +402,7 @@ class ProcessBackend(Backend):
 
 
 _new = object.__new__  # a future has nothing to initialise
+entered = _context.executor.get
 
 
 def _check_window(window: Any) -> None:

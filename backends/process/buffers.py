@@ -56,6 +56,7 @@ class Reader:
         self._leases: dict[int, Lease] = {}  # by id
         self._shared: list[Lease] = []  # ended, but not in a child that was forked meanwhile
         self.done: deque[int] = deque()  # offsets of blocks, for `collect`
+        self.loaded = 0  # bytes so far; about, likewise
         self._piled = 0  # bytes in them; about, as any thread adds to it
 
     @property
@@ -67,6 +68,7 @@ class Reader:
         """The object; raises whatever unpickling it raises."""
         offset, size, spans, start, pickled, _ = marshal_loads(memoryview(reference)[1:])
         leased = False
+        self.loaded += size
         try:
             whole, leased = self._open(offset, size, bool(spans))
             buffers = [whole[begin : begin + length] for begin, length in spans]

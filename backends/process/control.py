@@ -10,6 +10,8 @@
              WAITS  the shared object that the task waits for without a time-out, or 0, and
              SINCE  from when on, likewise; these three are for `report` alone
              PID    of the worker, once it runs: its zygote may have died without telling it
+             HEARD  how many messages of news were dealt with; LOST: how many were dropped
+             WATCHED  1 while somebody watches, see `unirun._observe`: each call is to be measured
     journal  entries (number of the answer, length, marshal of the answer)
     record   what a call with many items has done so far: `unirun._record`
 
@@ -52,8 +54,11 @@ if TYPE_CHECKING:
 SIZE = (1 << 17) + RECORD_SIZE
 """Bytes of the whole; what is not described here belongs to `remains`."""
 HOLD_SECONDS = 0.0002
+LONG = 1_000_000
+"""Nanoseconds from which on a call is measured though nobody watches."""
 
-BEGUN, HOLD, PARKED, FIRST, LAST, FILLED, KEPT, BEGUN_AT, WAITS, SINCE, PID = range(11)
+BEGUN, HOLD, PARKED, FIRST, LAST, FILLED, KEPT, BEGUN_AT, WAITS, SINCE, PID, HEARD, LOST = range(13)
+WATCHED = 13
 _WORDS = 4096
 _JOURNAL = 1 << 16
 _RECORD = SIZE - RECORD_SIZE

@@ -112,7 +112,9 @@ class Crew:
         self._newborn = ()
         for fd in (tasks, results, shared, arguments):
             os.close(fd)
+        peer.be_watched()
         peer.listen(lambda: self._pool.read(peer))
+        peer.follows = self._spec.logs
         peer.write(self._setup())
         self._alarms.after(STANDSTILL_PATIENCE, self._watch_birth, peer)
         self._pool.post(self.news)  # what the launcher knows already

@@ -84,6 +84,7 @@ class Crowd:
         for number in crowded:
             peer = self._crew.peers[number]
             if peer.at == peer.seen_at:
+                self._read_all(peer)  # what its calls have told comes before their answers
                 self._pool.answered(peer, peer.take_unsent())
                 self._pool.do(self._state.stuck(number))
             peer.seen_at = peer.at

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # as in worker.py
 import os
+import sys
 
-__all__ = ["FAILED_START", "NEVER_MADE", "STOPPED", "UNKNOWN", "gone", "kill_group"]
+__all__ = ["FAILED_START", "NEVER_MADE", "STOPPED", "UNKNOWN", "finish_threads", "flush"]
+__all__ += ["gone", "kill_group", "status_of_fork"]
 
 STOPPED = 83
 """Exit status of a worker that ended because it was asked to."""
@@ -48,3 +50,35 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, _signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return  # nobody is left in it
+
+
+def finish_threads() -> None:
+    """For a process that ends without the interpreter's own end."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+
+
+def flush() -> None:
+    """What was printed is to be seen."""
+    for name in ("stdout", "stderr"):
+        try:
+            stream = getattr(sys, name, None)
+            if stream is not None:
+                stream.flush()
+        except BaseException:  # noqa: BLE001  # the task closed it, or put its own there
+            continue
+
+
+def status_of_fork(raised: bytes | None) -> int:
+    """Of a child that a task has forked, and that came back as if it were the task; says on stderr
+    what it has raised, which are the bytes of an exception."""
+    if raised is None:
+        return 0
+    from unirun._remote import decode
+
+    exc = decode(raised)
+    if isinstance(exc, SystemExit):
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    sys.excepthook(type(exc), exc, exc.__traceback__)
+    return 1

@@ -91,6 +91,11 @@ class Side:
         """A result; raises whatever unpickling it raises."""
         return self._reader.load(reference)
 
+    @property
+    def loaded(self) -> int:
+        """Bytes of results so far."""
+        return self._reader.loaded
+
     def collect(self) -> list[int]:
         """Blocks that the worker can have back."""
         return self._reader.collect()

@@ -26,7 +26,7 @@ from unirun.backend import CallOptions, describe
 
 from .future import Profile
 from .state import ALONE
-from .wire import is_plain
+from .wire import PLAIN, is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +86,12 @@ class FunctionTable:
             known.profiles[id(options)] = profile
         return profile
 
+    def profile_once(self, fn: Any, options: CallOptions) -> Profile:
+        """As `profile`, for options that no other call has."""
+        known = self._by_name.get(id(fn)) or self._find(fn)
+        shared = known is not None and self._shares
+        return _profile(known, fn, options, known.number if shared and known else ALONE)
+
     def profile_alone(self, fn: Any, options: CallOptions) -> Profile:
         """Of a call that shares a worker with no other."""
         return _profile(self._by_name.get(id(fn)) or self._find(fn), fn, options, ALONE)
@@ -140,7 +146,7 @@ def payload(
         return _pickled((fn, args, kwargs), (describe(fn), "args", "kwargs"), store, inside)
     if not kwargs:
         for arg in args:
-            if not is_plain(arg):
+            if type(arg) not in PLAIN and not is_plain(arg):  # mostly the first says it
                 break
         else:
             return args

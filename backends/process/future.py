@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING
+from functools import partial
 
 from unirun._future import Future
 from unirun._record import read
 from unirun.backend import CallOptions
 
-from . import outcomes
+from . import outcomes, telling
 from .state import ALONE
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from unirun._record import Part
 
     from .backend import ProcessBackend
+    from .carried import Carried
     from .exchange import Side
     from .peer import Peer
 else:
@@ -29,7 +31,10 @@ else:
 class Profile:
     """What all calls of one function with the same options have in common."""
 
-    __slots__ = ("about", "function", "function_id", "kind", "name", "options")
+    __slots__ = (
+        *("about", "carried", "function", "function_id", "handles", "kind", "name", "options"),
+        "twin",
+    )
 
     def __init__(
         self, function_id: int, function: bytes | None, name: str, options: CallOptions, kind: int
@@ -39,15 +44,32 @@ class Profile:
         self.name = name
         self.options = options
         self.kind = kind
+        self.twin: Profile | None = None  # the last one made of it by `carrying`
+        self.handles: list[Any] = []  # in what is carried
+        self._carry(None if options.settings is None else (options.settings, None, None, None))
+
+    def carrying(self, carried: Carried, handles: list[Any]) -> Profile:
+        """One for calls that come with this."""
+        made = Profile(self.function_id, self.function, self.name, self.options, self.kind)
+        made.handles = handles
+        made._carry(carried)
+        return made
+
+    def _carry(self, carried: Carried | None) -> None:
+        self.carried = carried
         # What the worker is told for `current_task()`; None where it depends on the moment.
         self.about: tuple[Any, ...] | None = None
-        if kind != ALONE:
-            self.about = (name, options.kind, options.attempt, None, False, options.settings)
+        if self.kind != ALONE:
+            options = self.options
+            self.about = (self.name, options.kind, options.attempt, None, False, carried)
 
 
 class ProcessFuture(Future[Any]):
     """Class attributes are the state of a new one: creating it stores next to nothing."""
 
+    _observed: bool = True
+    told_begun: bool = False  # to those who watch
+    figures: tuple[Any, ...] | None = None  # as `telling` makes them
     number: int
     _since: float = 0.0  # when it was submitted, for dumps
     kind: int = ALONE  # for the state machine, as is `priority`
@@ -57,6 +79,7 @@ class ProcessFuture(Future[Any]):
     on_part: Callable[[bytes, memoryview], None] | None = None
     pass_on: Callable[[Side | None, int, bytes], None] | None = None  # who gets its answer
     _profile: Profile
+    _kept: Any = None  # of one that has failed, for `replay`
     _payload: Any = b""  # a tuple of plain arguments, or a pickle
     _answer: Any = None  # what the worker sent, until it is settled
     _side: Side | None = None  # where a large result lies, until then
@@ -87,7 +110,7 @@ class ProcessFuture(Future[Any]):
             end = own if end is None else min(own, end)
         self._running_until = end
         parts = self.on_part is not None
-        return self.name, options.kind, options.attempt, end, parts, options.settings
+        return self.name, options.kind, options.attempt, end, parts, self._profile.carried
 
     def unsaid(self, known: int) -> Part | None:
         """What its worker has done of it beyond `known` items, if that is in no pipe; for a map."""
@@ -98,8 +121,28 @@ class ProcessFuture(Future[Any]):
         peer, pid = self._peer, self._pid
         if peer is not None and self._state is not PENDING:
             pid = peer.pid
-        worker = None if pid is None else f"pid {pid}"
-        return {"options": self.options, "function": self.name, "worker": worker, "pid": pid}
+        profile, told = self._profile, telling.seconds(self)
+        told["options"] = profile.options
+        told["function"] = profile.name
+        told["worker"] = None if pid is None else f"pid {pid}"
+        told["pid"] = pid
+        told["queued"] = self._since
+        told["told_begun"] = self.told_begun
+        return told
+
+    def keep(self) -> None:
+        """It has failed: what `replay` needs stays with it. Before `_payload` is dropped."""
+        if self._payload is not None and self.on_part is None:
+            from .again import keep
+
+            self._kept = keep(self._payload)
+
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        if self._kept is None:
+            return None
+        from .again import rerun
+
+        return partial(rerun, self._profile, self._profile.carried, self.number, self._kept)
 
     def ends_of_waiting(self) -> list[float]:
         return [end for end in (self._queued_until, self.options.deadline) if end is not None]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from _queue import SimpleQueue
 
 from unirun import _context, _hangs
@@ -122,20 +121,14 @@ class Home:
         """This task will wait for the call, and cannot run it: have it run elsewhere."""
         self.worker.send(wire.LEND, call.number)
 
-    def end(self, call: NestedFuture, grace: float | None, *, force: bool) -> None:
-        """Have a call that runs somewhere else asked to stop, or killed."""
+    def end(self, call: NestedFuture, grace: float | None, *, force: int) -> None:
+        """Have a call that runs somewhere else asked to stop, or killed; as `wire` says."""
         self.worker.send(wire.END, call.number, force, grace)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float | None) -> bool:
         """Wait until something was heard that makes it true; False after so many seconds."""
-        end = None if seconds is None else time.monotonic() + seconds
         with self._changed:
-            while not condition():
-                left = None if end is None else end - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._changed.wait(left)
-        return True
+            return self._changed.wait_for(condition, seconds)
 
     # -- the listener -----------------------------------------------------------------------------
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from unirun import _nesting
+from unirun import _nesting, _observe
 from unirun._errors import ExecutorShutdown, TaskKilled
 from unirun._payload import dumps, is_reference
-from unirun.backend import CallOptions, next_call_id
+from unirun.backend import CallOptions
 
-from . import outcomes, wire
+from . import outcomes, telling, wire
 from .callbacks import CallbackThread
 from .future import ProcessFuture, Profile
 from .state import ALONE
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from unirun._future import Future
+    from unirun._observe import Tally
 
     from .alarms import Alarms
     from .deadlines import Deadlines
@@ -71,8 +72,12 @@ class InnerCall(ProcessFuture):
     there: InnerCalls | None = None  # of the pool that runs it, which may be another
     lends = False  # rule 2: its task is known to wait; guarded by the role of that task's pool
     has_extra = False  # a worker was added for it; guarded by the role of the pool that runs it
-    taken = False  # rule 1
+    taken = False  # rule 1; then its process tells those who watch of it
     answer: Any = None  # as it came; a value that was decoded is the future's result
+
+    @property
+    def _observed(self) -> bool:  # type: ignore[override]
+        return not self.taken
 
     def pass_on(self, side: Side | None, code: int, data: bytes) -> None:
         """It was answered."""
@@ -100,6 +105,10 @@ class InnerCall(ProcessFuture):
 
 class InnerCalls:
     """Those of one pool; with the role, but what a future asks of its backend."""
+
+    # Of the backend, for those who watch, and who count.
+    name, source = "process", 0
+    tally: Tally | None = None
 
     def __init__(
         self,
@@ -141,7 +150,9 @@ class InnerCalls:
             self._lend(call)
         elif code == wire.END:
             _, _, force, grace = message
-            if not call.cancel() and force:
+            if force == wire.DISCOURAGE:
+                call._backend.request_stop(call)
+            elif not call.cancel() and force:
                 call._request_kill(grace)
 
     def _submit(
@@ -154,7 +165,7 @@ class InnerCalls:
         told: tuple[Any, ...],
         payload: bytes,
     ) -> None:
-        timeout, queue_timeout, deadline, priority, memory, kind, attempt, settings = told
+        timeout, queue_timeout, deadline, priority, memory, kind, attempt, call_id, carried = told
         options = CallOptions(
             timeout=timeout,
             queue_timeout=queue_timeout,
@@ -163,20 +174,21 @@ class InnerCalls:
             memory=memory,
             kind=kind,
             attempt=attempt,
-            settings=settings,
         )
         call = InnerCall()
         call.home, call.peer, call.name_there, call.parent = self, peer, number, parent
-        call.number = next_call_id()
+        call.number = call_id
         call._since = time.monotonic()
         call.priority = priority
         call._backend = self  # type: ignore[assignment]  # what futures ask of one is below
-        call._profile = Profile(0, None, name, options, ALONE)
+        call._profile = Profile(0, None, name, options, ALONE).carrying(carried, [])
         call._payload = payload
         call._on_end = self._ended
         if queue_timeout is not None:
             call._queued_until = time.monotonic() + queue_timeout
         self._calls.setdefault(peer, {})[number] = call
+        if _observe.watchers:
+            telling.submitted(call, parent=None if carried is None else carried[3])
         if deadline is not None and time.monotonic() >= deadline:
             call.expire_unsent()
         elif executor == self._number:
@@ -266,6 +278,12 @@ class InnerCalls:
         for call in list(self._calls.get(peer, {}).values()):
             if call.parent == peer.is_at:
                 call.cancel()
+
+    def discourage(self, peer: Peer, index: int) -> None:
+        """The call with that index was cancelled: those that it has submitted are to know it."""
+        for call in list(self._calls.get(peer, {}).values()):
+            if call.parent == index and not call.done():
+                call._backend.request_stop(call)
 
     def exited(self, peer: Peer, begun: int) -> None:
         """Rule 3: a worker is dead, in the call with that index."""

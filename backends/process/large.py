@@ -6,6 +6,7 @@ comes.
 
 from __future__ import annotations
 
+from unirun import _context
 from unirun._payload import REFERENCE, encode, loads
 
 TYPE_CHECKING = False
@@ -74,3 +75,13 @@ class LargeObjects:
         fds = [self._arguments, self._results]
         self._arguments = self._results = -1
         return fds
+
+
+def prepare_for(data: bytes) -> None:
+    """Proxies of multiprocessing's managers authenticate with the key of the parent."""
+    if b"multiprocessing" not in data:
+        return
+    import multiprocessing.process as process
+
+    if _context.authkey is not None:
+        process.current_process().authkey = _context.authkey

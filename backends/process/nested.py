@@ -16,12 +16,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+from functools import partial
 
-from unirun import _context
+from unirun import _context, _observe
 from unirun._aside import Asides, is_no_place, one_deeper
 from unirun._errors import ExecutorShutdown, NotKillable, SerializationError
+from unirun._figures import Figures
 from unirun._future import Future
+from unirun._heirs import Heir
 from unirun._payload import dumps
+from unirun._records import replace
+from unirun._sites import note
 from unirun.backend import (
     Backend,
     CallOptions,
@@ -34,6 +39,8 @@ from unirun.backend import (
 )
 
 from . import outcomes, wire
+from .about import WorkerToken, enter
+from .carried import carry
 from .functions import payload
 from .future import Profile
 from .state import ALONE
@@ -54,9 +61,13 @@ __all__ = ["NestedBackend", "NestedFuture"]
 class NestedFuture(Future[Any]):
     """A call that a task has submitted, as that task sees it."""
 
+    _observed = True
+    _since = 0.0
+    figures: Figures | None = None  # of the body, if it runs here
     number: int  # by which home knows it
     place: int = wire.WAITS  # where it is; guarded by the home's condition
     payload: Any = b""
+    _kept: Any = None  # as `ProcessFuture`
     pass_on: None = None  # as `ProcessFuture`, for `outcomes`
     context: TaskContext | None = None  # of the body, if it runs here
     _backend: NestedBackend
@@ -67,7 +78,16 @@ class NestedFuture(Future[Any]):
         self.name = options.name or describe(fn)
         self.options = options
         told = (options.timeout, options.queue_timeout, options.deadline, options.priority)
-        self.told = (*told, options.memory, options.kind, options.attempt, options.settings)
+        self.carried, self.handles = carry(options)
+        self.above = _context.current_task()
+        self.call_id = next_call_id() if options.call is None else options.call
+        limits = (*told, options.memory, options.kind, options.attempt)
+        self.told = (*limits, self.call_id, self.carried)
+
+    @property
+    def is_told_here(self) -> bool:
+        """To those who watch; else the pool tells what becomes of it."""
+        return self.place == wire.TAKEN
 
     def running(self) -> bool:
         if not self.done() and self.context is None:
@@ -83,8 +103,9 @@ class NestedFuture(Future[Any]):
         return self.cancelled()
 
     def _tell_info(self) -> dict[str, Any]:
-        told = {"options": self.options, "function": self.name}
-        if self.context is not None:
+        told = {"options": self.options, "function": self.name, "queued": self._since}
+        if self.figures is not None and self.context is not None:
+            told |= self.figures.told()
             told |= {"worker": self.context.worker, "pid": os.getpid()}
         return told
 
@@ -103,6 +124,20 @@ class NestedFuture(Future[Any]):
             else:
                 self._fail(error)
         self.payload = None
+
+    def keep(self) -> None:
+        """As `ProcessFuture.keep`."""
+        from .again import keep
+
+        self._kept = keep(self.payload)
+
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        if self._kept is None:
+            return None
+        from .again import rerun
+
+        profile = Profile(0, None, self.name, self.options, ALONE)
+        return partial(rerun, profile, self.carried, self.number, self._kept)
 
     def settle(self, answer: Any) -> None:
         if type(answer) is tuple:
@@ -157,13 +192,23 @@ class NestedBackend(Backend):
     ) -> NestedFuture:
         if self._closed:
             raise ExecutorShutdown("cannot schedule new futures after shutdown")
-        call = NestedFuture(self, fn, options)
+        try:
+            call = NestedFuture(self, fn, options)
+        except UserWarning as exc:  # a ContextWarning, by a filter
+            call = NestedFuture(self, fn, replace(options, context=False))
+            call._fail(exc)
+            return call
+        if options.sites:
+            note(call)
         try:
             profile = Profile(0, None, call.name, options, ALONE)
             call.payload = payload(profile, fn, args, kwargs, _no_store)
         except SerializationError as exc:
             call._fail(exc)
             return call
+        call._since = time.monotonic()
+        if _observe.watchers:
+            _observe.submitted(call, call.name, options)
         with self._changed:
             self._open.add(call)
         call._on_end = self._ended
@@ -174,6 +219,8 @@ class NestedBackend(Backend):
         except BaseException:
             self._ended(call)
             raise
+        if call.above is not None:
+            self._link(call, call.above)
         return call
 
     def _ended(self, call: Any) -> None:
@@ -210,24 +257,33 @@ class NestedBackend(Backend):
         options = call.options
         call.context = context = _context.TaskContext(
             call.name,
-            next_call_id(),
+            call.call_id,
             kind=options.kind,
             backend=self.name,
             worker=f"pid {self.home.pid}",
             token=FlagToken(),
             attempt=options.attempt,
             deadline=options.deadline,
+            seed=options.seed,
+            above=call.above,
         )
+        context.belongs_to(call)
         call._begin()
+        call.figures = Figures()
+        if _observe.watchers:
+            _observe.started(call)
         outcome = self.home.worker.outcome
         inside = contextvars.Context()
-        if options.settings is not None:
-            inside.run(_context.blocks.set, options.settings)
+        if call.carried is not None:
+            inside.run(enter, call.carried)
         answer = inside.run(outcome, context, 0, call.payload, dumps)
+        call.figures.end()
         if os.getpid() != self.home.pid:
             from .worker import leave_forked_child
 
             leave_forked_child(answer)
+        context.ended()
+        call.above = None
         if _context.at_task_end is not None:
             _context.at_task_end(context)
         call.settle(answer)
@@ -252,6 +308,20 @@ class NestedBackend(Backend):
             self.home.end(future, None, force=False)
         elif isinstance(future.context.token, FlagToken):
             future.context.token.set()
+
+    def _link(self, call: NestedFuture, above: TaskContext) -> None:
+        """Have it told when the call above is cancelled."""
+        if not isinstance(above.token, WorkerToken):
+            above.hand_down(Heir(call))
+        elif above.token.has_heard:  # what it hears from now on home tells the call, too
+            self.discourage(call)
+
+    def discourage(self, future: NestedFuture) -> None:
+        """As `request_stop`, also if it waits: as soon as it runs."""
+        if future.context is not None:
+            self.request_stop(future)
+        else:
+            self.home.end(future, None, force=wire.DISCOURAGE)
 
     def shutdown(self, *, cancel_futures: bool = False, kill: bool = False) -> None:
         with self._changed:

@@ -16,6 +16,7 @@ from unirun._errors import (
 )
 from unirun._future import succeed_all
 from unirun._payload import is_reference, loads
+from unirun._sites import site_of
 
 from . import wire
 from .ends import NEVER_MADE
@@ -24,6 +25,7 @@ from .obituary import UNKNOWN, Obituary
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from .exchange import Side
     from .future import ProcessFuture
@@ -39,13 +41,18 @@ def settle(future: ProcessFuture | NestedFuture, side: Side | None, code: int, d
         settle_value(future, data, side)
     else:
         what = f"{future.name} failed"
-        future._fail(_told(what, lambda: _failure(future.name, code, data)))
+        future._fail(_told(what, lambda: _failure(future, code, data)))
 
 
-def _failure(name: str, code: int, data: bytes) -> BaseException:
-    from unirun._remote import decode  # only a call that failed pays for it
+def _failure(future: ProcessFuture | NestedFuture, code: int, data: bytes) -> BaseException:
+    from unirun._call_notes import add_call_note  # only a call that failed pays for it
+    from unirun._remote import decode_told
 
-    error = decode(data)
+    future.keep()
+    error, note = decode_told(data)
+    name = future.name
+    if note is not None:
+        add_call_note(error, note, site_of(future))
     if code == wire.UNREADABLE:
         text = f"the worker could not unpickle the call of {name}"
         from unirun._broken import DeserializationError
@@ -113,7 +120,8 @@ def settle_cancelled(future: ProcessFuture) -> None:
 
 def settle_killed(future: ProcessFuture) -> None:
     """End a future whose worker was ended on purpose, and is dead."""
-    peer = future.victim_of or future._peer
+    peer, payload = future.victim_of or future._peer, future._payload
+    future.keep()
     future._payload = future._side = None
     reason = future.reason or TaskKilled(f"{future.name} was killed")
     obituary = None if peer is None else peer.obituary
@@ -123,6 +131,7 @@ def settle_killed(future: ProcessFuture) -> None:
             reason.exitcode = obituary.status
         future._killed(reason)
     else:
+        _note_end(future, payload, reason)
         future._fail(reason)
 
 
@@ -131,17 +140,34 @@ def _forget_worker(future: ProcessFuture) -> None:
 
     But a map asks what its worker had done, see `unsaid`; and it keeps no future for long.
     """
+    peer = future.victim_of or future._peer
+    if peer is not None:
+        future._pid = peer.told_pid
     if future.on_part is None:
         future.victim_of = future._peer = None
 
 
 def settle_crashed(future: ProcessFuture) -> None:
     """End a future whose worker died by itself."""
+    payload = future._payload
+    future.keep()
     future._payload = future._side = None
     obituary = future._peer.obituary if future._peer is not None else None
     _forget_worker(future)
     what = f"the worker running {future.name} died"
-    future._fail(_told(what, lambda: (obituary or UNKNOWN).error(future)))
+    error = _told(what, lambda: (obituary or UNKNOWN).error(future))
+    _note_end(future, payload, error)
+    future._fail(error)
+
+
+def _note_end(future: ProcessFuture, payload: Any, error: BaseException) -> None:
+    """Of a call that a worker took along: nobody is left there to tell of its arguments."""
+    from unirun._call_notes import add_call_note, call_note
+
+    args = payload if type(payload) is tuple else None
+    worker = "" if future._pid is None else f"pid {future._pid}"
+    about: Any = {"call": future.number, "attempt": future.options.attempt, "worker": worker}
+    add_call_note(error, call_note(future.name, args, **about), site_of(future))
 
 
 def settle_unsent(future: ProcessFuture, why: BaseException) -> None:

@@ -11,11 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from unirun import _context
+from unirun import _context, _log_levels, _observe
 
 from . import wire
 from .arena import Parcel
-from .control import BEGUN, FILLED, PID, Control
+from .control import BEGUN, FILLED, PID, WATCHED, Control
 from .functions import MAX_KNOWN
 from .limits import Doomed
 
@@ -23,8 +23,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from unirun.backend import WorkerSpec
+
     from .exchange import Side
     from .future import ProcessFuture
+    from .news import Heard
     from .obituary import Obituary
 
 FRAME_BYTES = 1 << 16
@@ -55,6 +58,7 @@ class Peer:
         self.side = side  # for large objects; None as `control`
         self.control = control  # None where it could not be started
         self.told_pid: int | None = None  # what the launcher said
+        self.written = 0  # bytes so far
         self.sent = 0  # calls so far, which is the index of the last
         self.answered = 0  # answers so far
         self.seen_at = 0  # the index it was at when the pool last watched
@@ -63,10 +67,11 @@ class Peer:
         self.acquitted_until = 0.0  # when the memory it keeps is to be looked at again, ...
         self.acquitted_below = 0  # ... or once it seems to be more than this
         self.obituary: Obituary | None = None  # once it is gone
+        self.heard: Heard | None = None  # how much of its news was dealt with
         self.led: object = None  # stands for the waiting thread that reads its answers
         self.muted = False  # the selector does not look at `results`
         self.muted_at = 0.0  # since when
-        self.idle_since = time.monotonic()
+        self.idle_since = self.born = time.monotonic()
         self.doomed: Doomed | None = None
         self.grace: float | None = None  # set once it was told to die
         self.orphan = False  # its zygote died: nobody will tell how it ends
@@ -78,6 +83,13 @@ class Peer:
         self._known: set[int] = set()  # functions it has
         # The sys.path and the key it has; it is told right after this.
         self._path, self._key = list(sys.path), authkey()
+        self.follows = False  # it is to be told which levels loggers have, and which ...
+        self._heard = _log_levels.version  # ... of them it knows
+
+    def be_watched(self) -> None:
+        """Have its calls measured while somebody watches."""
+        if self.control is not None:
+            self.control.words[WATCHED] = bool(_observe.watchers)
 
     def listen(self, on_readable: Callable[[], object]) -> None:
         os.set_blocking(self.tasks, False)
@@ -97,6 +109,8 @@ class Peer:
         side, payload = self.side, future._payload
         if self._path != sys.path or len(payload) > FRAME_BYTES or type(payload) is Parcel:
             return False
+        if self.follows and (_log_levels.changed() or self._heard != _log_levels.version):
+            return False
         if not self._key and _PROCESS in sys.modules:
             return False
         if side is None or side.finished:
@@ -111,9 +125,11 @@ class Peer:
 
     def send(self, futures: list[ProcessFuture]) -> list[tuple[ProcessFuture, Exception]]:
         """Calls, and before them whatever the worker lacks; returns those too large to be sent."""
-        if self._path != sys.path or (not self._key and _PROCESS in sys.modules):
-            self._path, self._key = list(sys.path), authkey()
-            self.write(wire.pack(wire.PATH, text_of(self._path), self._key))
+        unheard = self.follows and (_log_levels.changed() or self._heard != _log_levels.version)
+        if unheard or self._path != sys.path or (not self._key and _PROCESS in sys.modules):
+            self._path, self._key, self._heard = list(sys.path), authkey(), _log_levels.version
+            heard = _log_levels.snapshot if self.follows else None
+            self.write(wire.pack(wire.PATH, text_of(self._path), self._key, heard))
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
             self.write(wire.pack(wire.FORGET))
@@ -245,6 +261,11 @@ class Peer:
                 self.side.taken_back(self.left_with + 1 if self.left_with else self.at, self.sent)
 
     @property
+    def received(self) -> int:
+        """Bytes so far."""
+        return self._reader.received
+
+    @property
     def pid(self) -> int | None:
         """Its process, as soon as it runs, or as soon as the launcher has told."""
         if self.told_pid is None and self.control is not None:
@@ -272,6 +293,7 @@ class Peer:
     def write(self, frame: bytes) -> None:
         if self.tasks < 0:
             return
+        self.written += len(frame)
         view = memoryview(frame)
         if not self._out:
             view = view[self._try_write(view) :]
@@ -350,3 +372,11 @@ def above_standard(fd: int) -> int:
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(fd)
     return moved
+
+
+def relayed(spec: WorkerSpec, method: str) -> tuple[bool, bool, bool, tuple[Any, ...]] | None:
+    """What a new worker is told of what it prints and logs; None: that both stay there."""
+    if spec.output != "relay" and not spec.logs:
+        return None
+    _log_levels.changed()
+    return spec.output == "relay", spec.logs, method == "fork", _log_levels.snapshot

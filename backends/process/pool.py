@@ -26,14 +26,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from unirun import _observe
 from unirun._errors import ExecutorShutdown
 from unirun._future import begin_all
 from unirun._prompt import Thread
 
-from . import forks, launch, outcomes, system, wire
+from . import forks, launch, outcomes, system, telling, wire
 from .alarms import Alarms
 from .callbacks import CallbackThread
 from .callers import Callers
+from .commands import Commands
 from .crew import Crew
 from .crowd import Crowd
 from .deadlines import Deadlines
@@ -42,10 +44,12 @@ from .future import ProcessFuture
 from .inbox import Inbox
 from .inner import InnerCalls
 from .memory import Watch
+from .news import NOTHING, News
 from .pace import LARGEST, Pace
 from .peer import Peer
 from .role import Role
 from .state import ALONE, Finish, Hold, Kill, Order, PoolState, Resume, Send, Start, Stop
+from .totals import Totals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +61,9 @@ START_PATIENCE = 5.0
 """Seconds a caller may be held up until a worker has been forked."""
 
 
-class Pool:
+class Pool(Commands):
+    source = 0  # by which events tell it from others
+
     def __init__(
         self,
         spec: WorkerSpec,
@@ -67,6 +73,7 @@ class Pool:
         setup: Callable[[], bytes],
         on_end: Callable[[], None],
     ) -> None:
+        super().__init__()
         self._spec = spec
         self._state = state
         self._launcher = launcher
@@ -79,6 +86,7 @@ class Pool:
         self._finished: list[Finish] = []  # to be settled by who has the role, after it
         self._crash: BaseException | None = None  # a bug that ended the loop
         self.killed = self.crashed = self.finished_calls = 0
+        self._totals = Totals(exchange.arena)
         self.open = False  # calls can be handed in, as far as is known; the backend sets it
         self.full = False  # another plain call needs nobody's attention
         self.ready = False  # another plain call can be sent by whoever hands it in
@@ -89,6 +97,7 @@ class Pool:
         # likewise
         self._crew = Crew(spec, launcher, exchange, self._selector, self._alarms, setup, self)
         self.role = Role(self)
+        self.news = News(self, self._crew.peers, state, self._alarms)
         self._crowd = Crowd(self, self._crew, state, self._alarms)
         self._deadlines = Deadlines(self, state, self._alarms)
         self.inner = InnerCalls(self, state, self._deadlines, self._alarms, launcher, spec.home)
@@ -159,6 +168,7 @@ class Pool:
             "killed": self.killed,
             "crashed": self.crashed,
             "pids": tuple(peer.pid for peer in peers if peer.pid is not None),
+            **self._totals.told(peers),
         }
 
     def running_names(self) -> list[str]:
@@ -200,54 +210,12 @@ class Pool:
             return False
         peer = self._crew.peers[worker]
         self._callers.expect(peer)
-        if orders := self._send(peer, [future]):
+        orders = self._send(peer, [future])
+        if "started" in _observe.wanted:
+            telling.began(self._state, peer)
+        if orders:
             self.do(orders)
         return True
-
-    def withdraw(self, future: ProcessFuture) -> None:
-        self.do(self._state.cancel(future))
-
-    def cancel_running(self, future: ProcessFuture) -> None:
-        if (peer := self.holder(future)) is not None:
-            peer.write(wire.pack(wire.CANCEL, future._index))
-
-    def kill(self, future: ProcessFuture, grace: float | None, reason: BaseException) -> None:
-        peer = self.holder(future)
-        if peer is not None and future.reason is None:
-            peer.grace = grace
-        if future.reason is None and (peer is not None or future.running()):  # or taken back
-            future.reason, future.victim_of = reason, peer
-        elif future.victim_of is not None:
-            self._crew.hasten(future.victim_of, grace)
-        self._deadlines.keep_spare()
-        self.do(self._state.kill(future))
-
-    def kill_all(self, grace: float | None, reason: BaseException) -> None:
-        self._condemn_all(grace, reason)
-        self.do(self._state.kill_all())
-
-    def resize(self, size: int) -> None:
-        self.do(self.inner.resize(size))
-
-    def close(self, cancel: bool, kill: bool, reason: BaseException) -> None:
-        if kill:
-            self._condemn_all(None, reason)
-        self.inner.refused = cancel or kill
-        self.do(self._state.close(cancel=cancel, kill=kill))
-
-    def _condemn_all(self, grace: float | None, reason: BaseException) -> None:
-        for peer in self._crew.peers.values():
-            if peer.doomed is not None:
-                self._crew.hasten(peer, grace)
-            elif peer.grace is None:
-                peer.grace = grace
-        for future in self._state.calls():
-            if future.running() and future.reason is None:
-                future.reason = reason
-
-    def holder(self, future: ProcessFuture) -> Peer | None:
-        holder = self._state.holder(future)
-        return None if holder is None else self._crew.peers.get(holder)
 
     # -- orders ---------------------------------------------------------------------------------
 
@@ -256,12 +224,9 @@ class Pool:
         while todo:
             match order := todo.popleft():
                 case Finish():
-                    self._finished.append(order)
+                    self.news.end(order)
                 case Send(worker, calls):
-                    peer = crew.peers[worker]
-                    if peer.muted and not peer.led:
-                        peer.unmute()
-                    todo += self._send(peer, calls)
+                    todo += self.give(crew.peers[worker], calls)
                 case Start(worker):
                     crew.start(worker)
                 case Stop(worker):
@@ -273,6 +238,10 @@ class Pool:
                     self._crowd.hold(crew.peers[worker])
                 case Resume(worker):
                     crew.peers[worker].resume()
+
+    def finish(self, order: Finish) -> None:
+        """Settle these calls, once the role was given up."""
+        self._finished.append(order)
 
     def _send(self, peer: Peer, futures: list[ProcessFuture]) -> list[Order]:
         """Give calls to a worker; returns what is to be done about those that cannot be sent."""
@@ -298,6 +267,12 @@ class Pool:
         self._crowd.sent_to(peer)
         return orders
 
+    def be_watched(self) -> None:
+        """Somebody watches from now on, or nobody any more; from any thread, and at once: the next
+        call may be sent by the thread that watches."""
+        for peer in list(self._crew.peers.values()):
+            peer.be_watched()
+
     # -- what the crew tells ----------------------------------------------------------------------
 
     def read(self, peer: Peer) -> bool:
@@ -320,19 +295,26 @@ class Pool:
     def _hear(self, peer: Peer, message: wire.Message) -> None:
         code = message[0]
         if code == wire.ANSWERS:
+            if message[5]:
+                telling.keep_figures(self._state.held(peer.number), peer.answered, message)
+            self._totals.busy += message[2]
             self.answered(peer, peer.news_of(message), message[2] / len(message[3]))
         elif code == wire.READY:
             peer.told_pid = peer.pid  # before a task could write anything else there
+            if _observe.watchers:
+                telling.worker("worker_started", peer, self.source)
             self.do(self._state.worker_ready(peer.number))
             if not self._state.held(peer.number):
                 peer.teach(self._pace.functions)
         elif code == wire.BROKEN:
             self.cannot_start(outcomes.initializer_failure(message[1], message[2]))
         elif code == wire.PART:
-            held = self._state.held(peer.number)
-            future = next((future for future in held if future._index == message[1]), None)
+            future = self.news.teller(peer, message[1])
             if future is not None and future.on_part is not None:
                 future.on_part(message[2], peer.record)
+        elif code == wire.NEWS:
+            self.news.hear(peer, message)
+            self.finish(NOTHING)  # once the role was given up, what was heard is looked after
         else:
             self.inner.hear(peer, message)
 
@@ -351,7 +333,10 @@ class Pool:
         peer.idle_since = time.monotonic()
         limit = self._spec.max_tasks_per_child
         last = (limit is not None and peer.sent >= limit) or self._memory.has_grown(peer)
+        self._totals.replaced += last
         self.do(self._state.worker_answered(peer.number, len(answers), last=last))
+        if "started" in _observe.wanted:
+            telling.began(self._state, peer)
         if peer.doomed is not None and self._crowd.begun(peer) is None:
             self._crew.kill_hard(peer)  # its body is over: no need to be patient
 
@@ -359,6 +344,12 @@ class Pool:
         self.answered(peer, peer.take_unsent())
         begun = self._crowd.begun(peer)
         self._crew.note_end(peer, status, 0 if begun is None else begun._index)
+        self._totals.gone(peer, replaced=peer.doomed is not None or peer.tasks >= 0)
+        if begun is not None:
+            telling.keep_last(begun, peer)
+        if _observe.watchers:
+            telling.gone(peer, self.source)
+        self.news.gone(peer)
         if self._state.is_starting(peer.number) and not self._state.broken:
             self._crew.note_failed_start(peer)
         self.inner.exited(peer, 0 if begun is None else begun._index)  # before its slot is free
@@ -378,6 +369,8 @@ class Pool:
 
     def _settle(self, order: Finish) -> None:
         """Without the role: rule 3."""
+        if order is NOTHING:
+            self.news.attend()
         how, count = order.how, len(order.calls)
         self.finished_calls += count
         if how == "answered":
@@ -412,10 +405,11 @@ class Pool:
     def _run(self) -> None:
         try:
             self.role.do(self._deadlines.of_idleness, self._crew, self._spec.idle_timeout)
-            while not (self._state.finished and self.role.is_free):
+            while not (self._state.finished and self.role.is_free and self.news.is_quiet):
                 self._turn()
                 if self.role.torn is not None:
                     raise self.role.torn
+            self.news.leave()
         except BaseException as exc:  # a bug of ours: no future may wait for ever because of it
             from traceback import clear_frames
 
@@ -475,7 +469,7 @@ class Pool:
         self._inbox.close()
         for future in self._state.calls():
             self._refuse(future)
-        for order in self._finished:
+        for order in [*self._finished, *self.news.let_all_go()]:
             self._settle(order)
         self._refuse_leftovers()
         self.callbacks.close()

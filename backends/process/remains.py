@@ -187,6 +187,7 @@ class Tail:
 
 
 _tail = Tail()
+note = _tail.note  # for who writes elsewhere what was meant for stderr
 _prepared = False
 _file = -1  # where faulthandler writes: nowhere, then into the memory; open from `prepare` on
 

@@ -31,14 +31,18 @@ SETUP, CALLS, CANCEL, FORGET, PATH, FREE, LEARN, INNER = range(8)
 
 # From a worker.  READY: ().  BROKEN: (exception bytes).  PART: (index, bytes).
 # ANSWERS: (how many it gave before, microseconds these calls took, answers, offsets of arguments
-# that the worker is done with), an answer being a plain value, or (code, bytes) with one of the
+# that the worker is done with, figures of calls by number of the answer as `meter` makes them, or
+# None), an answer being a plain value, or (code, bytes) with one of the
 # codes RETURNED, RAISED, UNREADABLE, UNSENDABLE: its value, the exception it raised, why its
 # arguments could not be unpickled, why its value could not be pickled.
 # Of calls that a task submits, under numbers that the worker gives them.  SUBMIT: (number, index of
 # the call that submits, number of the executor, name, options, pickle).  TAKE: (number, whether to
 # take it back if it waits, or only to ask).  LEND: (number), the task waits for it, and cannot run
 # it.  END: (number, whether by force, grace).
-READY, BROKEN, PART, ANSWERS, SUBMIT, TAKE, LEND, END = range(10, 18)
+# NEWS: (index of the call or 0, topic, value, by whom if it was passed on), see `unirun._news`.
+# By force: 0, only ask it to stop if it runs; 1, kill it; DISCOURAGE: as 0, and as soon as it runs.
+DISCOURAGE = 2
+READY, BROKEN, PART, ANSWERS, SUBMIT, TAKE, LEND, END, NEWS = range(10, 19)
 RETURNED, RAISED, UNREADABLE, UNSENDABLE = range(20, 24)
 # What has become of a call that a task submitted.  The first three answer a TAKE: it waits still;
 # it was taken back; some worker has it.  The others are its end, with an answer as above or the
@@ -71,10 +75,11 @@ def pack(*message: Any) -> bytes:
 class FrameReader:
     """Cuts what a pipe delivers into messages; one owner, one pipe."""
 
-    __slots__ = ("_big", "_buffer", "_filled")
+    __slots__ = ("_big", "_buffer", "_filled", "received")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self.received = 0  # bytes, of all
         self._big: bytearray | None = None  # the body of a frame larger than one read
         self._filled = 0
 
@@ -89,6 +94,7 @@ class FrameReader:
         data = os.read(fd, _CHUNK)
         if not data:
             raise EOFError
+        self.received += len(data)
         if not self._buffer and len(data) == _HEAD + int.from_bytes(data[:_HEAD], "little"):
             return [_message(memoryview(data)[_HEAD:])]  # one whole frame: the usual case
         self._buffer += data
@@ -128,6 +134,7 @@ class FrameReader:
         if not count:
             raise EOFError
         self._filled += count
+        self.received += count
         if self._filled < len(big):
             return []
         self._big = None

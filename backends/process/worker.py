@@ -29,11 +29,11 @@ from unirun import _context
 from unirun._payload import loads
 
 from . import wire
-from .about import WorkerContext
-from .control import BEGUN, BEGUN_AT, HOLD, Control, open_control
-from .ends import FAILED_START, STOPPED
+from .about import Cancellations, WorkerContext, enter, relay, surround
+from .control import BEGUN, BEGUN_AT, HOLD, LONG, WATCHED, Control, open_control
+from .ends import FAILED_START, STOPPED, finish_threads, flush, status_of_fork
 from .garbage import Garbage
-from .large import LargeObjects
+from .large import LargeObjects, prepare_for
 from .system import die_with, signals_of_a_worker
 from .wire import is_plain
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from unirun.backend import Backend, WorkerSpec
 
     from .home import Home
+    from .meter import Meter
+    from .upward import Upward
 
     Dump: TypeAlias = Callable[[Any, str], bytes]
 
@@ -74,7 +76,9 @@ def main(
             os.set_inheritable(fd, False)  # not for the programs that a task starts
         _settle_in(lifeline)
         large = LargeObjects(arguments, values)
-        status = Worker(tasks, results, open_control(shared), large).serve(local_setup)
+        worker = Worker(tasks, results, open_control(shared), large)
+        _context.tell = worker.tell
+        status = worker.serve(local_setup)
     except BaseException:  # ours, not the task's: show it, and die  # noqa: BLE001
         _print_traceback()
     finally:
@@ -93,21 +97,15 @@ def _settle_in(lifeline: int) -> None:
 
 def _leave(status: int) -> None:
     try:
-        _finish_threads()
+        finish_threads()
         import atexit
 
         atexit._run_exitfuncs()
     except BaseException:  # the exit functions are the user's  # noqa: BLE001
         _print_traceback()
     finally:
-        _flush()
+        flush()
         os._exit(status)
-
-
-def _finish_threads() -> None:
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
 
 
 def _print_traceback() -> None:
@@ -116,20 +114,14 @@ def _print_traceback() -> None:
     traceback.print_exc()
 
 
-def _flush() -> None:
-    for name in ("stdout", "stderr"):
-        try:
-            stream = getattr(sys, name, None)
-            if stream is not None:
-                stream.flush()
-        except BaseException:  # noqa: BLE001  # the task closed it, or put its own there
-            continue
-
-
-class Worker:
+class Worker(Cancellations):
     """The loop, and what it knows."""
 
+    _upward: Upward | None = None  # from the first news on
+    _meter: Meter | None = None  # from the first call on
+
     def __init__(self, tasks: int, results: int, control: Control, large: LargeObjects) -> None:
+        super().__init__()
         self._tasks = tasks
         self._results = results
         self._control = control
@@ -139,11 +131,11 @@ class Worker:
         self._inbox: list[wire.Message] = []
         # Guards the task pipe while a call runs: any of its threads may ask for cancellation.
         self._pipe = allocate_lock()
-        self._writing = allocate_lock()  # one frame at a time: a task's threads may emit
+        self.writing = allocate_lock()  # one frame at a time: a task's threads may emit
+        self.writer = 0  # the thread that does
         self._functions: dict[int, Any] = {}  # bytes until one has been unpickled
         self._short: set[int] = set()  # functions whose last call was short
         self._main_thread = get_ident()
-        self._cancelled: set[int] = set()
         self._garbage = Garbage()
         self._is_brisk = False  # the last call came soon after the answer before
         self._poll = wire.poll_of(tasks)
@@ -164,6 +156,7 @@ class Worker:
         self._tasks = self._results = -1
         self._running = 0
         self._home = _context.home = None
+        self.__dict__.pop("_upward", None)
         self._pipe = allocate_lock()
         for fd in fds:
             try:
@@ -172,7 +165,7 @@ class Worker:
             except OSError:
                 continue  # the task has closed what was not its own
         _context.in_worker_process = False
-        _context.note_wait = None
+        _context.note_wait = _context.tell = None
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -186,11 +179,12 @@ class Worker:
                 self._short.clear()
             elif code == wire.LEARN:
                 self._learn(message[1])
+            elif code == wire.CANCEL:
+                self.stop_call(message[1])  # of one that waits behind, or has ended meanwhile
             elif code == wire.FREE:
                 self._large.free(message[1])
             elif code == wire.PATH:
-                sys.path[:] = message[1]
-                _context.authkey = message[2] or None
+                surround(*message[1:])
             elif code == wire.SETUP and not self._set_up(local_setup, *message[1:]):
                 return FAILED_START
         return STOPPED
@@ -260,14 +254,31 @@ class Worker:
         """Index of the call that runs; 0: none."""
         return self._running
 
-    def stop_call(self, index: int) -> None:
-        """The call with that index was cancelled."""
-        self._cancelled.add(index)
-
     def send(self, *message: Any) -> None:
-        frame = wire.pack(*message)
-        with self._writing:
-            wire.write_all(self._results, frame)
+        self._write(wire.pack(*message))
+
+    def _write(self, frame: bytes) -> None:
+        if self._upward is not None:
+            self._upward.write(frame)
+            return
+        me = get_ident()  # before: no signal handler runs between the lock and its `writer`
+        with self.writing:
+            self.writer = me
+            try:
+                wire.write_all(self._results, frame)
+            finally:
+                self.writer = 0
+        if self._upward is not None:
+            self._upward.pump()  # what a signal handler has told meanwhile
+
+    def tell(self, topic: str, index: int, value: Any, origin: Any = None) -> None:
+        """As `_context.tell`; `origin`: of what is passed on."""
+        if (upward := self._upward) is None:
+            from .upward import Upward  # which is there, unless nothing is relayed
+
+            made = Upward(self, self._results, self._control)
+            upward = self.__dict__.setdefault("_upward", made)  # another thread was quicker?
+        upward.tell(topic, index, value, origin)
 
     def send_part(self, index: int, part: bytes) -> None:
         self.send(wire.PART, index, part)
@@ -285,12 +296,13 @@ class Worker:
         initializer: bytes | None,
         large: tuple[str, int | None, int],
         libraries: dict[str, str],
+        relayed: tuple[Any, ...] | None,
     ) -> bool:
         os.environ.update(libraries)
         self._large.configure(*large)
-        sys.path[:] = path
         sys.argv[:] = argv
-        _context.authkey = authkey or None
+        surround(path, authkey, None)
+        relay(relayed)
         _context.inherited_settings = settings
         (self.facts, _context.depth), _context.home = place, self
         doing = "the worker could not enter the working directory of its parent"
@@ -326,7 +338,10 @@ class Worker:
         self, number: int, about: tuple[Any, ...], ids: list[int], payloads: list[Any]
     ) -> None:
         words, clock, getpid = self._control.words, time.perf_counter_ns, os.getpid
-        outcome, new_context, settings = self.outcome, contextvars.Context, about[-1]
+        outcome, new_context, carried = self.outcome, contextvars.Context, about[-1]
+        meter = self._meter or self._make_meter()
+        if (watched := words[WATCHED]) != meter.watched:
+            meter.watch(watched)
         for call_id, payload in zip(ids, payloads):  # noqa: B905  # made of equal length
             index = self._index
             self._index = index + 1
@@ -335,10 +350,12 @@ class Worker:
                 continue
             self._running = index
             words[BEGUN_AT] = start = clock()
+            if start > meter.fresh_until:
+                meter.begin(start)
             context = WorkerContext(self, about, call_id, index)
             inside = new_context()
-            if settings is not None:
-                inside.run(_context.blocks.set, settings)
+            if carried is not None:
+                inside.run(enter, carried)
             answer = inside.run(outcome, context, number, payload)
             if getpid() != self.pid:
                 leave_forked_child(answer)
@@ -347,8 +364,17 @@ class Worker:
             self._running = 0  # before the look at _asked: `poll_cancelled` does it the other way
             if self._asked:
                 with self._pipe:  # from here on, a thread the task has left does not read from it
-                    self._cancelled.discard(index)
-            self._answer(number, answer, clock() - start)
+                    self.forget_cancelled(index)
+            now = clock()
+            if now - start > LONG or watched:
+                meter.end(self._given, start, now)
+            self._answer(number, answer, now - start)
+
+    def _make_meter(self) -> Meter:
+        from .meter import Meter
+
+        self._meter = Meter(self)
+        return self._meter
 
     def _may_begin(self, index: int) -> bool:
         """The pool looks at us, or has taken calls back."""
@@ -379,30 +405,29 @@ class Worker:
         answers, self._answers = self._answers, []
         if not answers:
             return
-        _flush()  # who sees an answer finds printed what the call has printed
+        flush()  # who sees an answer finds printed what the call has printed
         before, microseconds = self._given - len(answers), self._spent // 1000
         self._spent = 0
-        done = self._large.collect()
+        rest = self._large.collect(), None if self._meter is None else self._meter.take()
         try:
-            frame = wire.pack(wire.ANSWERS, before, microseconds, answers, done)
+            frame = wire.pack(wire.ANSWERS, before, microseconds, answers, *rest)
         except (MemoryError, ValueError) as exc:  # larger than memory, or than marshal can write
             answers[-1] = (wire.UNSENDABLE, _encode(exc, 99))  # the others were in the journal
-            frame = wire.pack(wire.ANSWERS, before, microseconds, answers, done)
-        with self._writing:
-            wire.write_all(self._results, frame)
+            frame = wire.pack(wire.ANSWERS, before, microseconds, answers, *rest)
+        self._write(frame)
         self._control.sent()
 
     def _decode(self, number: int, payload: Any) -> Any:
         if not number:
-            _prepare_for(payload)
+            prepare_for(payload)
             return self._large.load(payload)
         fn = self._functions[number]
         if type(fn) is bytes:  # it is sent only once, but may fail to unpickle more often
-            _prepare_for(fn)
+            prepare_for(fn)
             fn = self._functions[number] = loads(fn)
         if type(payload) is tuple:
             return fn, payload, {}
-        _prepare_for(payload)
+        prepare_for(payload)
         args, kwargs = self._large.load(payload)
         return fn, args, kwargs
 
@@ -416,46 +441,17 @@ class Worker:
         try:
             value = fn(*args, **kwargs)
             if type(value) is types.CoroutineType:
-                value = _run_coroutine(value)
+                import asyncio
+
+                value = asyncio.run(value)
         except BaseException as exc:  # whatever a task raises is its outcome  # noqa: BLE001
-            return wire.RAISED, _encode(exc if callable(fn) else _not_callable(fn), 1)
+            return wire.RAISED, _encode_call(exc, context, fn, args, kwargs)
         if is_plain(value):
             return value
         try:
             return wire.RETURNED, (dump or self._large.dump)(value, f"the result of {context.name}")
         except BaseException as exc:  # SerializationError, or a MemoryError in it  # noqa: BLE001
             return wire.UNSENDABLE, _encode(exc, 99)
-
-    def poll_cancelled(self, index: int, seconds: float) -> bool:
-        """Whether that call, if it runs still, was cancelled; waits up to `seconds` for news."""
-        import select
-
-        if self._home is not None:
-            return self._home.wait_for(lambda: index in self._cancelled, seconds)
-        self._asked = True
-        # Its answer must not wait for a thread of the task, nor such a thread long for its `home`.
-        seconds = min(seconds, 0.05 if get_ident() != self._main_thread else 0.25)
-        with self._pipe:
-            if self._running == index and index not in self._cancelled:
-                poll = select.poll()
-                poll.register(self._tasks, select.POLLIN)
-                if poll.poll(max(0.0, seconds) * 1000):
-                    self._hear()
-            elif self._running != index:
-                time.sleep(max(0.0, seconds))
-            return index in self._cancelled
-
-    def _hear(self) -> None:
-        try:
-            messages = self._reader.receive(self._tasks)
-        except EOFError:
-            self._cancelled.add(self._running)  # nobody is left to answer to
-            return
-        for message in messages:
-            if message[0] == wire.CANCEL:
-                self._cancelled.add(message[1])
-            else:
-                self._inbox.append(message)
 
 
 def _encode(exc: BaseException, skip_frames: int) -> bytes:
@@ -464,36 +460,13 @@ def _encode(exc: BaseException, skip_frames: int) -> bytes:
     return encode(exc, skip_frames)
 
 
-def _not_callable(fn: Any) -> TypeError:
-    return TypeError(f"{fn!r} is not callable; submit(fn, *args) takes the function first")
+def _encode_call(exc: BaseException, *call: Any) -> bytes:
+    from unirun._remote import encode_call
 
-
-def _run_coroutine(coroutine: Any) -> Any:
-    import asyncio
-
-    return asyncio.run(coroutine)
-
-
-def _prepare_for(data: bytes) -> None:
-    """Proxies of multiprocessing's managers authenticate with the key of the parent."""
-    if b"multiprocessing" not in data:
-        return
-    import multiprocessing.process as process
-
-    if _context.authkey is not None:
-        process.current_process().authkey = _context.authkey
+    return encode_call(exc, *call)
 
 
 def leave_forked_child(answer: Any) -> None:
     """Rule 2: what a task forked came back as if it were the task."""
-    status = 0
-    if type(answer) is tuple and answer[0] == wire.RAISED:
-        from unirun._remote import decode
-
-        exc = decode(answer[1])
-        if isinstance(exc, SystemExit):
-            status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-        else:
-            status = 1
-            sys.excepthook(type(exc), exc, exc.__traceback__)
-    _leave(status)
+    has_raised = type(answer) is tuple and answer[0] == wire.RAISED
+    _leave(status_of_fork(answer[1] if has_raised else None))

@@ -31,7 +31,7 @@ import time
 from collections import deque
 from errno import EMFILE
 
-from . import orphans, remains, worker
+from . import meter, orphans, relays, remains, worker  # noqa: F401  # the two are for its workers
 from .ends import FAILED_START, NEVER_MADE, STOPPED, gone, kill_group
 from .system import lead_group
 

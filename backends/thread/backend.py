@@ -25,13 +25,19 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Any
 
-from unirun import _context, _crowding, _dump_hangs  # noqa: F401  # which looks at long waits
+from unirun import (
+    _context,
+    _crowding,
+    _dump_hangs,  # noqa: F401  # which looks at long waits
+    _observe,
+)
 from unirun._clock import Appointment, Clock
 from unirun._dump_records import Report
 from unirun._errors import ExecutorShutdown, InitializerFailed, NotKillable
 from unirun._future import Future
 from unirun._machine import cpu_count
 from unirun._remedies import no_thread
+from unirun._sites import note
 from unirun.backend import (
     Backend,
     CallOptions,
@@ -49,7 +55,10 @@ from unirun.backend import (
 
 from .barriers import PoolBarrier
 from .calls import Keywords, RunningCall, ThreadFuture, Worker, run
+from .failures import note_failure
+from .figures import begin, end, note_gone, stats_of
 from .nested import Helpers, here
+from .queued import empty, end_waiting
 from .ranks import TURN, Ranks, Turn
 
 
@@ -57,6 +66,7 @@ class ThreadBackend(Backend):
     """Runs calls in a pool of daemon threads, made on demand."""
 
     name = "thread"
+    captures = True
     capabilities = frozenset({Capability.SHAREDMEM, Capability.COOPERATIVE, Capability.PRIORITY})
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -78,6 +88,8 @@ class ThreadBackend(Backend):
         self._workers: set[Worker] = set()  # without the abandoned
         self._full = False
         self._started = self._taken_by_gone = self._abandoned = self._looks = 0
+        self.replaced = 0
+        self.busy_of_gone = self.life_of_gone = self.told_busy = 0.0  # for `figures`, which see
         self._surplus = False  # there are more workers than `_size`, since that has shrunk
         self._closed = False
         self._patience = Patience()
@@ -86,6 +98,12 @@ class ThreadBackend(Backend):
         self._helpers = Helpers(self)
         self._crowding = _crowding.Crowding(self._clock)
         _crowding.pools.add(self)
+        _observe.pools.add(self)
+
+    def be_watched(self, watched: bool) -> None:
+        """As `_observe.pools` says."""
+        for worker in tuple(self._workers):
+            worker.brisk = None
 
     @property
     def max_workers(self) -> int:
@@ -112,6 +130,11 @@ class ThreadBackend(Backend):
         future._options = options
         future._asked = False
         future._since = monotonic()
+        if options.sites:
+            note(future)
+        if _observe.watchers:
+            future.number = _observe.next_number()
+            _observe.submitted(future, future.name, options)
         if options.deadline is not None or options.queue_timeout is not None:
             future.limit_waiting(self._clock)
         next(self._number)
@@ -173,7 +196,7 @@ class ThreadBackend(Backend):
             first, self._closed, self._killed = not self._closed, True, self._killed or kill
             self._full = False
         if cancel_futures or kill:
-            self._end_waiting(lambda future: future.cancel())
+            end_waiting(self, lambda future: future.cancel())
         if first:
             self._queue.put(None)  # behind every call; each worker that finds it passes it on
         if kill:
@@ -200,19 +223,7 @@ class ThreadBackend(Backend):
         return ended
 
     def stats(self) -> Stats:
-        with self._lock:
-            running = sum(len(worker.futures()) for worker in self._helpers.all())
-            # Less in the queue, if somebody is in an initializer, or in a done-callback.
-            waiting = min(self._open() - running, self._queue.qsize() - self._closed)
-            return Stats(
-                backend=self.name,
-                max_workers=self._size,
-                workers=len(self._workers),
-                pending=max(0, waiting),
-                running=running,
-                finished=self._taken_by_gone + sum(worker.taken for worker in self._workers),
-                abandoned=self._abandoned,
-            )
+        return stats_of(self)
 
     def running_calls(self) -> list[str]:
         with self._lock:
@@ -267,19 +278,9 @@ class ThreadBackend(Backend):
                 raise no_thread(exc) from exc
             return
         if left:
-            self._empty_queue()
+            empty(self)
         if future.cancelled():  # it came too late
             raise self._refusal()
-
-    def _empty_queue(self) -> None:
-        """Nobody is left to run what raced with the shutdown; the last to leave sees to it, too."""
-        while True:
-            try:
-                drawn = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if drawn:
-                self._call_for(drawn).cancel()
 
     def _ensure_workers(self) -> None:
         """Called with the lock held."""
@@ -300,6 +301,7 @@ class ThreadBackend(Backend):
 
     def _work(self, worker: Worker) -> None:
         here.worker = worker
+        worker.tell("worker_started")
         with self._lock:  # Ctrl-C may have hit whoever started us before they could count us
             self._workers.add(worker)
         if self.initialize():
@@ -314,6 +316,7 @@ class ThreadBackend(Backend):
                 try:
                     drawn = get_nowait()  # half the price of a wait
                 except queue.Empty:
+                    worker.brisk = None
                     drawn = get(True, patience)
             except queue.Empty:
                 if self._retire(worker):
@@ -373,6 +376,7 @@ class ThreadBackend(Backend):
         if worker in self._workers:
             self._workers.discard(worker)
             self._taken_by_gone += worker.taken
+            note_gone(self, worker)
             self._full = False
             self._changed.notify_all()
 
@@ -381,8 +385,9 @@ class ThreadBackend(Backend):
             self._remove(worker)
             self._abandoned -= worker.abandoned
             last = self._closed and not self._workers
+        worker.tell("worker_ended")
         if last:
-            self._empty_queue()
+            empty(self)
             self._clock.close()
 
     def _give_up(self, worker: Worker) -> None:
@@ -394,6 +399,7 @@ class ThreadBackend(Backend):
                 self._remove(worker)
                 self._taken_by_gone += 1  # what it is stuck in
                 self._abandoned += 1
+                self.replaced += 1
                 if not self._killed:
                     self._ensure_workers()
 
@@ -419,25 +425,9 @@ class ThreadBackend(Backend):
             error.__cause__ = exc
             with self._lock:
                 self._broken = error
-            self._end_waiting(lambda future: future._begin() and future._fail(self._refusal()))
+            end_waiting(self, lambda future: future._begin() and future._fail(self._refusal()))
             return False
         return True
-
-    def _end_waiting(self, end: Callable[[ThreadFuture], object]) -> None:
-        """Take every call that waits from the queue and end it."""
-        while True:
-            try:
-                drawn = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if drawn is None:
-                self._put(None)
-                return
-            if drawn is False:
-                continue
-            with self._lock:
-                self._taken_by_gone += 1
-            end(self._call_for(drawn))
 
     # -- one call -------------------------------------------------------------------------------
 
@@ -452,6 +442,8 @@ class ThreadBackend(Backend):
         call.ending = False
         call.deadline = call._made = None
         worker.call = future._running = call
+        if options is not worker.brisk:
+            begin(worker, call)
         alarm = None
         if options.timeout is not None or options.deadline is not None:
             alarm = self._limit_running(worker, future, call)
@@ -463,22 +455,27 @@ class ThreadBackend(Backend):
         except BaseException as exc:  # noqa: BLE001  # whatever a task raises is its outcome
             ours = 2 + getattr(fn, "__unirun_frames__", 0)
             error = without_caller_frames(exc, ours) if callable(fn) else not_callable(fn)
+            note_failure(future, call, error)
+        if options is not worker.brisk:
+            end(worker, call)
         if _context.at_task_end is not None:
             _context.at_task_end(call)
         worker.call, call.future = call.before, None
-        future._fn = future._args = future._copied = None  # as `let_go`
         if alarm is not None:
             alarm.cancel()
         if error is not None:
             future._fail(error)
             del future, error  # whoever keeps that error keeps this frame
             return
-        call.ending = alarm is None  # which may be about to end it, too
+        future._fn = future._args = future._copied = None  # as `let_go`
+        # Not where an alarm may be about to end it, too.
+        call.ending = alarm is None and not _observe.watchers
         if call.ending and future._listeners is None and future._state is RUNNING:  # rule 2
             future._result = value
             future._state = FINISHED
         else:
             call.ending = False
+            worker.brisk = None
             future._succeed(value)
 
     def _limit_running(

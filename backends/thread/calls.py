@@ -19,11 +19,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures._base import PENDING, RUNNING
-from contextvars import Context
+from contextvars import Context, Token
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from unirun import _context
+from unirun import _context, _observe
 from unirun._context import TaskContext, Unasked
 from unirun._errors import QueueTimeout
 from unirun._future import Future
@@ -46,7 +46,10 @@ __all__ = ["Keywords", "RunningCall", "ThreadFuture", "Worker", "run"]
 class Worker:
     """One thread. `taken` and `call` are written by that thread alone: reading needs no lock."""
 
-    __slots__ = ("abandoned", "backend", "call", "pool", "taken", "thread")
+    __slots__ = (
+        *("abandoned", "asked_at", "backend", "born", "brisk", "busy", "call", "computed", "pool"),
+        *("taken", "thread"),
+    )
 
     def __init__(self, pool: Backend) -> None:
         self.pool = pool
@@ -55,6 +58,15 @@ class Worker:
         self.call: RunningCall | None = None  # the innermost, while one helps another
         self.taken = 0  # items it has taken from the queue and is done with
         self.abandoned = False  # guarded by the backend's lock
+        self.computed = self.asked_at = 0.0  # seconds of processor time, and when that was
+        self.brisk: CallOptions | None = None  # of calls that are too short to be timed
+        self.busy = 0.0  # seconds of the others
+        self.born = time.monotonic()
+
+    def tell(self, what: str) -> None:
+        if _observe.watchers:
+            me, source = self.thread.name, id(self.pool)
+            _observe.tell(what, backend=self.backend, worker=me, pid=os.getpid(), source=source)
 
     def futures(self) -> list[ThreadFuture]:
         """Of the calls on its stack."""
@@ -73,8 +85,9 @@ class ThreadFuture(Future[Any]):
     # Few, since each garbage collection looks at each of them.
     __slots__ = (
         *("_args", "_asked", "_copied", "_fn", "_options", "_running", "_since", "_taken"),
-        *("_backend", "_exception", "_listeners", "_result", "_state"),
+        *("_backend", "_exception", "_listeners", "_result", "_state", "number"),
     )
+    _observed = True
 
     _fn: Callable[..., Any] | None
     _args: tuple[Any, ...] | None  # or Keywords
@@ -85,6 +98,7 @@ class ThreadFuture(Future[Any]):
     # These are not there before somebody stores them.
     _running: RunningCall
     _taken: bool
+    number: int  # from the first on who asks for it
 
     __init__ = object.__init__
 
@@ -146,6 +160,18 @@ class ThreadFuture(Future[Any]):
         if options.deadline is not None and time.monotonic() >= options.deadline:
             self.expire()
 
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        call, copied = self._call(), self._copied
+        if call is None or copied is None or self._args is None:
+            return None
+        from unirun._again import run_again
+
+        args: Any = self._args
+        whole = (self._fn, args, {}) if type(args) is tuple else (self._fn, args, args.named)
+        about, backend = call.context(), "thread"
+        name, number, inside = about.name, about.id, copied.copy()
+        return lambda: run_again(inside, backend, name, self._options, number, whole)
+
     def let_go(self) -> None:
         """A future that is kept keeps no arguments alive."""
         self._fn = self._args = self._copied = None
@@ -153,11 +179,20 @@ class ThreadFuture(Future[Any]):
     def _tell_info(self) -> dict[str, Any]:
         call = self._call()
         if call is None:
-            return {"options": self._options}
-        return {"options": self._options, "worker": call.worker.thread.name, "pid": os.getpid()}
+            return {"options": self._options, "queued": self._since}
+        return {
+            "options": self._options,
+            "queued": self._since,
+            "worker": call.worker.thread.name,
+            "pid": os.getpid(),
+            "begun": getattr(call, "begun", None),
+            "ended": getattr(call, "ended", None),
+            "cpu": getattr(call, "cpu", None),
+        }
 
     def name(self) -> str:
-        fn = self._fn
+        call = self._call()
+        fn = self._fn if call is None else call.fn
         return self._options.name or ("the call" if fn is None else describe(fn))
 
 
@@ -176,7 +211,10 @@ class Keywords(tuple[Any, ...]):
 class RunningCall(Unasked):
     """A call that runs, and what `current_task()` makes of it if somebody asks."""
 
-    __slots__ = ("_made", "before", "ending", "fn", "future", "options", "worker")
+    __slots__ = (
+        *("_made", "before", "begun", "computed", "cpu", "ended", "ending"),
+        *("entered", "fn", "future", "options", "worker"),
+    )
 
     # Stored by the backend, as those of a ThreadFuture.
     before: RunningCall | None  # the call that waits for this one
@@ -185,22 +223,36 @@ class RunningCall(Unasked):
     future: ThreadFuture | None  # until it ends: a context may outlive that
     options: CallOptions
     worker: Worker
+    begun: float  # these four if it was timed, the last if it was long, too
+    computed: float  # by its thread, before it began
+    ended: float
+    cpu: float
+    entered: Token[Any] | None  # while the body runs: it knows the call that has submitted this one
     _made: TaskContext | None
 
     __init__ = object.__init__
 
+    @property
+    def seeded(self) -> bool:
+        return self.options.seed is not None
+
     def context(self) -> TaskContext:
         if self._made is None:
+            future, entered = self.future, getattr(self, "entered", None)
             made = TaskContext(
                 self.options.name or describe(self.fn),
-                next_call_id(),
+                next_call_id() if future is None else _observe.number_of(future),
                 kind=self.options.kind,
                 backend=self.worker.backend,
                 worker=self.worker.thread.name,
                 token=FlagToken(),
                 attempt=self.options.attempt,
                 deadline=self.deadline,
+                seed=self.options.seed,
+                above=None if entered is None else entered.old_value,
             )
+            if (future := self.future) is not None:
+                made.belongs_to(future)
             with _making:
                 self._made = self._made or made
         return self._made
@@ -216,8 +268,13 @@ _making = threading.Lock()  # one context for each call, whoever asks first
 
 def run(call: RunningCall, fn: Any, args: Any) -> Any:
     """The body; in the context that was copied for it."""
-    _context.running.set(call)
-    value = fn(*args) if type(args) is tuple else fn(*args, **args.named)
-    if type(value) is CoroutineType:
-        return run_to_end(lambda: value, (), {})
-    return value
+    call.entered = _context.running.set(call)
+    try:
+        value = fn(*args) if type(args) is tuple else fn(*args, **args.named)
+        if type(value) is CoroutineType:
+            return run_to_end(lambda: value, (), {})
+        return value
+    finally:
+        call.entered = None  # it would be a cycle
+        if call._made is not None:
+            call._made.ended()

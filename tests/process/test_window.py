@@ -419,7 +419,7 @@ def test_large_results_and_exceptions_among_short_calls(pool: Pool, log: Path, w
 def test_what_a_call_has_printed_is_there_when_its_result_is(pool: Pool, tmp_path: Path) -> None:
     output = tmp_path / "output"
     with standard_output(output):
-        executor = pool(2, "spawn")  # which has the standard output of this moment
+        executor = pool(2, "spawn", output="direct")  # to the standard output of this moment
         for start in range(0, 1000, 250):
             futures = [executor.submit(short.say, n) for n in range(start, start + 250)]
             for number, future in enumerate(futures, start):

@@ -20,6 +20,7 @@ import pytest
 from process.line import PATIENCE
 
 from unirun import _context
+from unirun._records import replace
 from unirun.backend import WorkerSpec
 from unirun.backends.process import alarms, control, crew, launch, wire, worker
 from unirun.backends.process.backend import ProcessBackend
@@ -110,6 +111,7 @@ class World(launch.Launcher):
         self._news: list[Any] = []
         self._threads: list[threading.Thread] = []
         spec = WorkerSpec(max_workers=workers, idle_timeout=None, grace=0.0, blas_threads=None)
+        spec = replace(spec, output="direct", logs=False)  # they share our streams
         self.backend = ProcessBackend(spec)
         self.pool = self.backend._pool
         self.backend._started = self.pool.open = True  # the test turns the loop
@@ -240,7 +242,7 @@ def make_world(schedule: Schedule, workers: int = 2) -> Iterator[World]:
         patch.setattr(worker, "_leave", lambda _: None)
         patch.setattr(worker, "_print_traceback", world.report)
         patch.setattr(os, "register_at_fork", lambda **_: None)  # no process comes to an end here
-        for name in ("authkey", "inherited_settings", "depth", "home"):
+        for name in ("authkey", "inherited_settings", "depth", "home", "tell"):
             patch.setattr(_context, name, getattr(_context, name))
         world.__init__(schedule, workers)  # type: ignore[misc]
         try:

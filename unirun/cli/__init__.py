@@ -23,6 +23,8 @@ COMMANDS = {
     "config": "the settings that hold here, where each comes from, and what is wrong",
     "info": "this installation, this machine, and the settings that hold here",
     "dump": "what a running program is doing: calls, workers, waits, stacks",
+    "report": "what a trace tells: figures, advice, and one page with the timeline",
+    "top": "a live view of a running program, which can kill calls",
     "explain": "where calls of a function would run, and why; runs nothing",
 }
 

@@ -11,7 +11,7 @@ import functools
 import operator
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from unirun._chunk import run_chunk
@@ -19,12 +19,16 @@ from unirun._errors import NotKillable
 from unirun._future import Future
 from unirun._parts import Parts
 from unirun._prompt import span
+from unirun._sending import Sending
 from unirun._submitter import View
 from unirun.cli.inputs import End, Input, Reader
 from unirun.cli.lines import Outcome
 from unirun.cli.options import misuse
 
-__all__ = ["Calls"]
+__all__ = ["Call", "Calls"]
+
+LOOK = 0.2
+"""Seconds between two looks at calls that run."""
 
 
 class Call:
@@ -45,6 +49,7 @@ class Calls:
         view: the executor and the options of the calls.
         ordered: outcomes in the order of the inputs, else as they come.
         chunksize: how many inputs that are there travel together.
+        look: called several times a second while nothing has ended.
     """
 
     def __init__(
@@ -55,12 +60,16 @@ class Calls:
         *,
         ordered: bool,
         chunksize: int,
+        look: Callable[[], object] | None = None,
     ) -> None:
         self._view = view
         self._fn = fn
         self._reader = reader
         self._ordered = ordered
         self._chunksize = chunksize
+        owner, given = view._owner, view._given
+        self._sending = Sending(owner, fn, given, owner._plan(fn, given))
+        self._look = look
         # Inputs, an End, and calls that have ended: all that can happen, in one place to wait at.
         self._events: queue.SimpleQueue[Input | End | Call] = reader.events
         self._gathered: list[Input] = []
@@ -69,9 +78,16 @@ class Calls:
     def _next_event(self) -> Input | End | Call:
         while True:
             try:
-                return self._events.get(timeout=span(None))  # or we might be deaf to Ctrl-C
+                # With a limit, or we might be deaf to Ctrl-C.
+                return self._events.get(timeout=span(LOOK if self._look else None))
             except queue.Empty:
-                continue
+                if self._look is not None:
+                    self._look()
+
+    @property
+    def sent(self) -> Iterable[Call]:
+        """What is on its way; changes meanwhile."""
+        return self._calls
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every outcome; a slot of the reader is freed when the next one is asked for."""
@@ -130,12 +146,12 @@ class Calls:
             future.set_exception(first.error)
             return future
         if self._chunksize == 1:
-            return self._view.submit(self._fn, *first.args, **first.kwargs)
+            seed = self._sending.seed_of(first.index)
+            view = self._view if seed is None else self._view.options(seed=seed)
+            return view.submit(self._fn, *first.args, **first.kwargs)
         bound = [functools.partial(self._fn, *one.args, **one.kwargs) for one in call.inputs]
-        args = (operator.call, (bound,))
-        return self._view._owner._submit(
-            run_chunk, args, {}, self._view._given, call.parts.hear, self._fn
-        )
+        known: Any = {"on_part": call.parts.hear, "first": first.index}
+        return self._sending(run_chunk, operator.call, (bound,), **known)
 
     # -- what has ended ---------------------------------------------------------------------------
 

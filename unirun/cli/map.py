@@ -10,17 +10,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from unirun._executor import Executor
+from unirun._forms import BARS
 from unirun._plan import Plan
-from unirun._progress import Line
+from unirun._progress import Telling, bar
 from unirun.backend import Capability
 from unirun.cli import options as call_options
 from unirun.cli import streams, target
-from unirun.cli.calls import Calls
+from unirun.cli.calls import Call, Calls
 from unirun.cli.inputs import STDIN, Reader
 from unirun.cli.lines import Outcome, error_name, plain_line, report_line
 from unirun.cli.status import FINE, INTERRUPTED, SOME_FAILED, STATUSES, WrongUse
@@ -92,7 +93,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="a line on standard error (default: if that is a terminal and stdout is not)",
+        help="a bar on standard error (default: if that is a terminal and stdout is not)",
+    )
+    parser.add_argument(
+        "--bar", choices=BARS, help="what draws it (default: tqdm or rich if there, else plain)"
     )
 
 
@@ -165,11 +169,12 @@ class _Map:
         self._fn = fn
         self._stdout = stdout
         self._failed = self._done = 0
+        self._sent: Iterable[Call] = ()
         with call_options.misuse():
             self._view = executor.options(**given)
             self._plan = executor._plan(fn, self._view._given)
         self._chunksize = _chunksize(options.chunksize, self._plan)
-        self._progress = _progress(options, stdout)
+        self._progress = _progress(options, stdout, executor._bar)
 
     def run(self, stdin: int | None) -> int:
         workers = self._plan.backend.max_workers
@@ -185,7 +190,9 @@ class _Map:
             reader,
             ordered=not self._options.unordered,
             chunksize=self._chunksize,
+            look=None if self._progress is None else self._look,
         )
+        self._sent = calls.sent
         reader.start()
         try:
             for outcome in calls.outcomes():
@@ -200,15 +207,17 @@ class _Map:
                 self._progress.close()
         return self._summary()
 
+    def _look(self) -> None:
+        if self._progress is not None:
+            self._progress.update(self._done, self._sent)
+
     def _write(self, outcome: Outcome) -> None:
         line = self._line(outcome)
-        if self._progress is not None:
-            if os.isatty(self._stdout):
-                sys.stderr.write("\r\x1b[K")  # the line must not hang on to ours
-                sys.stderr.flush()
-            self._progress.update(self._done)
+        if line and self._progress is not None and os.isatty(self._stdout):
+            self._progress.clear()  # the line must not hang on to ours
         if line:
             streams.write(self._stdout, line)
+        self._look()
 
     def _line(self, outcome: Outcome) -> bytes:
         self._done += 1
@@ -252,15 +261,24 @@ def _window(workers: int) -> int:
     return max(MIN_WINDOW, min(WINDOW_PER_WORKER * workers, 1024), min(workers, MAX_WINDOW))
 
 
-def _progress(options: argparse.Namespace, stdout: int) -> Line | None:
+def _progress(options: argparse.Namespace, stdout: int, setting: str) -> Telling | None:
     wish = options.progress
     if wish is None:
         wish = sys.stderr is not None and sys.stderr.isatty() and not os.isatty(stdout)
     if not wish:
         return None
-    line = Line(options.function, always=True)
-    line.start(None if STDIN in options.inputs else len(options.inputs))
-    return line
+    kind = options.bar or setting
+    if os.isatty(stdout):  # where results are written between
+        if options.bar == "rich":
+            raise WrongUse(
+                "--bar rich cannot share a terminal with the results; send these to a file, "
+                "or use --bar plain"
+            )
+        kind = "plain"
+    with call_options.misuse():
+        telling = Telling(bar(kind, options.function))
+    telling.start(None if STDIN in options.inputs else len(options.inputs))
+    return telling
 
 
 @contextmanager

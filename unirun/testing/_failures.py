@@ -52,12 +52,13 @@ class FailureTests(Suite):
         """Those of `add_note`, in their order."""
         error = common.submit(subjects.fail_with_notes).exception(PATIENCE)
         assert error is not None
-        assert error.__notes__ == ["first note", "second note"]
+        assert error.__notes__[:2] == ["first note", "second note"]
 
     def test_attributes_arrive(self, common: Executor) -> None:
         """Those an exception was given after it was made."""
         error = common.submit(subjects.fail_with_attributes).exception(PATIENCE)
-        assert vars(error) == {"code": 7, "detail": {"a": [1]}}
+        told = {name: value for name, value in vars(error).items() if name != "__notes__"}
+        assert told == {"code": 7, "detail": {"a": [1]}}
 
     def test_a_group_arrives_with_all_its_members(self, common: Executor) -> None:
         """Nested, and with members that pickle cannot rebuild; `except*` finds them."""
@@ -87,13 +88,12 @@ class FailureTests(Suite):
         self, common: Executor
     ) -> None:
         """It is an instance of the original class and of RemoteError, and names the original."""
-        future = common.submit(subjects.fail_with, subjects.TwoArguments, 7, "no such day")
-        error = future.exception(PATIENCE)
+        error = common.submit(subjects.fail_with, subjects.LockInArguments).exception(PATIENCE)
         assert isinstance(error, RemoteError)
-        assert isinstance(error, subjects.TwoArguments)
-        assert error.type_name == "unirun.testing._subjects.TwoArguments"
+        assert isinstance(error, subjects.LockInArguments)
+        assert error.type_name == "unirun.testing._subjects.LockInArguments"
         assert "fail_with" in error.traceback_text
-        assert isinstance(pickle.loads(pickle.dumps(error)), subjects.TwoArguments)
+        assert isinstance(pickle.loads(pickle.dumps(error)), subjects.LockInArguments)
 
     def test_an_exception_with_keywords_only_arrives(self, common: Executor) -> None:
         """As its class."""

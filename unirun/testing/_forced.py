@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from unirun import Executor, _config, _executor, _registry
+from unirun import Executor, _config, _entering, _executor, _registry
 
 __all__ = ["Forced"]
 
@@ -26,11 +26,11 @@ class Forced:
         os.environ[VARIABLE] = self.backend
         with _executor._default_lock:
             self._default, _executor._default = _executor._default, None
-        self._current = _executor._current.set(None)  # that of a wider fixture may be elsewhere
+        self._current = _entering.current.set(None)  # that of a wider fixture may be elsewhere
 
     def restore(self) -> Executor | None:
         """All as it was; returns the default executor of the test, to be ended, if it had one."""
-        _executor._leave(self._current)
+        _entering.leave(self._current)
         with _executor._default_lock:
             made, _executor._default = _executor._default, self._default
         if self._variable is None:

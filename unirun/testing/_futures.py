@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import logging
 import pickle
 import threading
 import weakref
+from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unirun import Executor, Future
+from unirun import Executor, Future, UnsupportedByBackend
 from unirun.testing import _subjects as subjects
 from unirun.testing._gate import PATIENCE, Gate, comes_true
 from unirun.testing._suite import Suite, needs
@@ -38,6 +40,24 @@ class FutureTests(Suite):
         with pytest.raises(subjects.Refused) as caught:
             future.result(PATIENCE)
         assert caught.value is error
+
+    def test_what_a_call_prints_is_kept_or_refused(
+        self, common: Executor, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With `capture=True`, on `Future.output`, and nowhere else; without, there is none."""
+        captured = common.options(capture=True)
+        if not self.engine.captures:
+            with pytest.raises(UnsupportedByBackend):
+                captured.submit(print, "spam")
+            return
+        future = captured.submit(print, "spam")
+        future.result(PATIENCE)
+        assert future.output == "spam\n"
+        assert capsys.readouterr().out == ""
+        future = common.submit(print, "egg")
+        future.result(PATIENCE)
+        assert future.output is None
+        assert capsys.readouterr().out == "egg\n"
 
     @needs("cooperative")
     def test_a_future_is_pending_then_running_then_done(self, single: Executor, gate: Gate) -> None:
@@ -312,6 +332,43 @@ class FutureTests(Suite):
         *values, error = asyncio.run(main())
         assert values == [0, 1, 4]
         assert isinstance(error, subjects.Refused)
+
+    def test_coroutines_read_a_map(self, common: Executor) -> None:
+        """In order and not, lazily, and from inputs that are async iterables."""
+
+        async def numbers() -> AsyncIterator[int]:
+            for n in range(5):
+                yield n
+
+        async def main() -> list[list[int]]:
+            found = [
+                [each async for each in common.map(subjects.square, inputs, ordered=ordered)]
+                for inputs, ordered in ((range(5), True), (range(5), False), (numbers(), True))
+            ]
+            endless = common.map(subjects.square, itertools.count())
+            found.append([await anext(endless) for _ in range(5)])
+            await endless.aclose()
+            return found
+
+        found = asyncio.run(main())
+        assert [sorted(each) for each in found] == [[0, 1, 4, 9, 16]] * 4
+        assert found[0] == found[2] == found[3]
+
+    def test_an_async_with_block_ends_its_calls(self) -> None:
+        """It waits for them; one left by an exception does not, where they can be ended."""
+        futures: list[Future[Any]] = []
+
+        async def main() -> None:
+            async with self.make_executor() as executor:
+                futures.append(executor.submit(subjects.square, 3))
+            async with self.make_executor(grace=0) as executor:
+                futures.append(executor.submit(subjects.square, 4))
+                raise subjects.Refused("out")
+
+        with pytest.raises(subjects.Refused, match="out"):
+            asyncio.run(main())
+        assert futures[0].result(0) == 9
+        assert futures[1].done()
 
     def test_asyncio_wraps_a_future(self, common: Executor) -> None:
         """`asyncio.wrap_future` and `run_in_executor` work as with the standard executors."""

@@ -1,0 +1,85 @@
+"""Functions for the tests of events and figures, as worker processes can import them."""
+
+import os
+import time
+from collections.abc import Callable
+
+import unirun
+
+
+def echo(value: object) -> object:
+    return value
+
+
+def fail() -> None:
+    raise ValueError("as it should")
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def burn(seconds: float) -> float:
+    """Compute for so much of this thread's time; returns what it has taken by the wall clock."""
+    began, until = time.perf_counter(), time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+    return time.perf_counter() - began
+
+
+def fill(size: int) -> int:
+    return len(bytearray(b"x") * size)
+
+
+def take(data: bytes) -> bytes:
+    time.sleep(0.002)
+    return data[: len(data) // 2]
+
+
+def who() -> int:
+    task = unirun.current_task()
+    assert task is not None
+    return task.id
+
+
+def nest(depth: int) -> int:
+    """A call in a call, so deep; the ids of all, outermost first, as one string of digits."""
+    if depth:
+        unirun.submit(nest, depth - 1).result()
+    return who()
+
+
+def in_a_thread() -> int:
+    """A call on a thread of an executor that the task makes."""
+    with unirun.Executor(1, backend="thread") as executor:
+        return executor.submit(who).result()
+
+
+def die() -> None:
+    os._exit(3)
+
+
+async def wait_a_little() -> int:
+    import asyncio
+
+    await asyncio.sleep(0.002)
+    return 7
+
+
+def warm_up(executor: unirun.Executor, workers: int) -> None:
+    """Have all its workers and threads, which tests are not to be blamed for."""
+    for future in [executor.submit(sleep, 0.1) for _ in range(workers)]:
+        future.result()
+    executor.options(retries=1).submit(echo, 1).result()
+    executor.on("held", print).close()
+
+
+def comes_true(condition: Callable[[], object]) -> bool:
+    """Within some seconds, or not at all."""
+    until = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.002)
+    return True
