@@ -120,7 +120,7 @@ def test_signal_handlers_that_tell_and_raise_spoil_nothing(
 ) -> None:
     size = 60_000  # more than the pipe has room for, so that much is written in parts
     rung = executor.submit(tellers.tell_while_alarms_ring, 300, size).result(PATIENCE)
-    assert heard.count("alarm") == rung > 0
+    assert 0 < heard.count("alarm") <= rung  # what is too much for this program is dropped
     assert set(heard) == {"x" * size, "alarm"}
 
 

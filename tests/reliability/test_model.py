@@ -69,6 +69,8 @@ class Model:
         if call in self.waiting:
             self.waiting.remove(call)
             self.ended[call] = "cancelled"
+        elif call in self.running:
+            self.retries[call] = self.starts[call] - 1  # asked to stop: this start is its last
         return self.ended.get(call) in ("cancelled", "killed")  # as `cancelled()`
 
     def begins(self, call: int) -> None:
