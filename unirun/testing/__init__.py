@@ -43,9 +43,13 @@ else:
         from importlib import import_module
 
         if name != "Simulator":
+            import sys
+
             import pytest
 
-            pytest.register_assert_rewrite(*(f"{__name__}._{each}" for each in _REWRITTEN.split()))
+            names = {f"{__name__}._{each}" for each in _REWRITTEN.split()}
+            # pytest warns of those that somebody has imported by their own names before.
+            pytest.register_assert_rewrite(*names.difference(sys.modules))
         value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
         return value
 
