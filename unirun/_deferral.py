@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
     R = TypeVar("R")
 
-__all__ = ["imported", "in_finalizer", "interruptible", "undisturbed", "uninterrupted"]
+__all__ = ["imported", "in_finalizer", "interruptible", "resent", "undisturbed", "uninterrupted"]
 
 # Those whose handlers are likely to raise; the others only where the first one has a handler.
 _SIGINT, _SIGTERM = _signal.SIGINT, _signal.SIGTERM
@@ -41,6 +41,9 @@ _NUMBERS = tuple(dict.fromkeys((_SIGINT, _SIGALRM, _SIGTERM)))
 _getsignal, _set = _signal.getsignal, _signal.signal
 IMPATIENCE = 1.0
 """Seconds after which a signal that comes again is not put off any more, whatever we do."""
+
+resent = dict.fromkeys(_signal.valid_signals(), 0)
+"""So often has each signal been sent once more: who counts what the system tells, counts less."""
 
 _main = threading.main_thread().ident
 _handlers: dict[int, Any] = {}  # put aside; not empty inside an operation of the main thread
@@ -153,6 +156,7 @@ def _restore(aside: list[tuple[int, Any]], note: Any, send: Callable[[], None]) 
 def _send(numbers: list[Any]) -> None:
     if numbers:
         try:
+            resent[numbers[0]] += 1  # before it is, as everywhere
             interrupt_main(numbers[0])
         finally:
             _send(numbers[1:])
@@ -161,6 +165,7 @@ def _send(numbers: list[Any]) -> None:
 def _send_later(numbers: list[Any]) -> None:
     """By a thread that runs nothing of Python: it gets its turn when this one waits, or soon."""
     for number in numbers:
+        resent[number] += 1
         try:
             start_new_thread(_signal.pthread_kill, (_main, number))
         except (AttributeError, RuntimeError):  # Windows; no more threads, or the program ends
@@ -207,12 +212,15 @@ def _put_back() -> None:
         first = second = third = _NOTHING
         if _SIGINT in _arrived:
             del _arrived[_SIGINT]
+            resent[_SIGINT] += 1
             first = _again[_SIGINT]
         if _SIGALRM in _arrived:
             del _arrived[_SIGALRM]
+            resent[_SIGALRM] += 1
             second = _again[_SIGALRM]
         if _SIGTERM in _arrived:
             del _arrived[_SIGTERM]
+            resent[_SIGTERM] += 1
             third = _again[_SIGTERM]
         _ = first.done, second.done, third.done
 

@@ -26,6 +26,7 @@ from collections import deque
 from contextlib import suppress
 
 from unirun import _context, _ending
+from unirun._deferral import resent
 from unirun._errors import ConfigError
 
 TYPE_CHECKING = False
@@ -125,7 +126,8 @@ class _News:
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
         self.heard = 0
-        """So many SIGTERM the system has told of."""
+        """So many SIGTERM the system has told of, without those that we have put off and resent."""
+        self._bytes = resent[_SIGTERM]
         self._reader, self._writer = os.pipe()  # closed by the thread that reads, when told to stop
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -158,9 +160,11 @@ class _News:
     def listen(self) -> None:
         """To what the system has written by now."""
         with suppress(BlockingIOError):
-            count = os.read(self._reader, 4096).count(bytes([_SIGTERM]))
-            self.heard += count
-            self._items.extend([_SIGNAL] * count)
+            self._bytes += os.read(self._reader, 4096).count(bytes([_SIGTERM]))
+        # One put off is told twice, and counted as resent before the second time.
+        count = max(0, self._bytes - resent[_SIGTERM] - self.heard)
+        self.heard += count
+        self._items.extend([_SIGNAL] * count)
 
     def unhook(self) -> None:
         """In the main thread."""

@@ -18,6 +18,7 @@ from typing import Any
 from process.line import Line
 
 import unirun
+from unirun import _deferral, _drain
 
 PLACES: dict[str, Callable[..., None]] = {}
 PATIENCE = 20.0
@@ -60,6 +61,20 @@ def shutdown(executor: Any, go: Line) -> None:
 def asleep(executor: Any, go: Line) -> None:
     executor.submit(work, go).add_done_callback(lambda future: say(f"result {future.result()}"))
     time.sleep(PATIENCE)
+
+
+@place
+def importing(executor: Any, go: Line) -> None:
+    """SIGTERM comes while the main thread puts handlers off, and is sent once more after that."""
+    future = executor.submit(work, go)
+    _deferral.undisturbed(until_the_signal_is_there)
+    say(f"result {future.result()}")
+    time.sleep(PATIENCE)
+
+
+def until_the_signal_is_there() -> None:
+    while not (_drain._watch._news and _drain._watch._news.heard):
+        time.sleep(0.005)
 
 
 @place

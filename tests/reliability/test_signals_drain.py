@@ -79,7 +79,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         program.process.communicate(timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("where", ["result", "asleep", "awaited", "shutdown"])
+@pytest.mark.parametrize("where", ["result", "asleep", "awaited", "shutdown", "importing"])
 def test_what_was_submitted_is_finished_and_then_the_program_ends(where: str, start: Start) -> None:
     programs = [start(where, backend) for backend in ("thread", "process")]
     for program in programs:
