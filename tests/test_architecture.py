@@ -67,7 +67,7 @@ LAYERS = (
         "_trace_picture",
         "_trace_sample",
     ),
-    ("_context", "_forks", "_info", "_listeners", "_replay", "_own_forms", "_stats"),
+    ("_call_event", "_context", "_forks", "_info", "_listeners", "_replay", "_own_forms", "_stats"),
     ("_callbacks", "_capture", "_entering", "_log_filter", "_news", "_observe", "_seeds", "_sites"),
     ("_call_notes", "_numbered", "_reports"),
     ("_broken", "_cuts", "_future", "_hints", "_keywords", "_payload", "coordinator"),

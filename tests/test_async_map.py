@@ -375,6 +375,8 @@ def test_no_more_is_drawn_than_the_window_has_room_for(
         source = Source(library)
         results = executor.map(subjects.same, source.numbers(float("inf")), buffersize=3)
         assert [await anext(results) for _ in range(4)] == [0, 1, 2, 3]
+        while source.drawn < 7:  # four were taken, three are under way
+            await library.turn()
         for _ in range(50):
             await library.turn()
         drawn = source.drawn

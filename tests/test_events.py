@@ -302,6 +302,50 @@ def test_a_slow_callback_holds_up_no_call_and_drops_are_counted_and_said(
         assert "15 events were dropped" in caplog.text
 
 
+def test_a_log_filter_that_raises_ends_no_delivery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, failures = [], []
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise RuntimeError("in a filter")
+
+    def bad(event: CallEvent) -> None:
+        raise ValueError("in a callback")
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: failures.append(str(args.exc_value)))
+    logger = logging.getLogger("unirun")
+    logger.addFilter(refuse)
+    try:
+        with Executor(1, backend="thread") as single:
+            single.on("finished", bad)
+            single.on("finished", told.append)
+            for number in range(3):
+                single.submit(watching.echo, number).result()
+    finally:
+        logger.removeFilter(refuse)
+    assert failures == ["in a filter"] * 3
+    assert len(told) == 3
+
+
+def test_who_takes_rows_learns_the_same_as_who_takes_events(executor: Executor) -> None:
+    rows: list[tuple[object, ...]] = []
+    events: list[CallEvent] = []
+    stop_rows = _observe.watch(lambda _: None, _observe.ENDS, rows.append)
+    stop_events = _observe.watch(events.append, _observe.ENDS)
+    try:
+        for kind in ("cpu", "io"):
+            executor.options(kind=kind).submit(watching.echo, 1).result()
+            executor.options(kind=kind).submit(int, "no").exception()
+    finally:
+        stop_rows()
+        stop_events()
+    ends = [_observe.known_of(row)[0] for row in rows if row[0] != "submitted"]
+    assert len(ends) == 4
+    for known, event in zip(ends, events, strict=True):
+        assert {**known, "at": 0.0} == {**event.__dict__, "at": 0.0}
+
+
 def test_a_callback_may_submit_and_wait(executor: Executor) -> None:
     results: list[object] = []
 

@@ -1,6 +1,7 @@
 """Functions for the tests of events and figures, as worker processes can import them."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -73,6 +74,13 @@ def warm_up(executor: unirun.Executor, workers: int) -> None:
         future.result()
     executor.options(retries=1).submit(echo, 1).result()
     executor.on("held", print).close()
+    for _ in range(3):  # the thread of callbacks, which one that has ended by then does not start
+        called, future = threading.Event(), executor.submit(sleep, 0.1)
+        future.add_done_callback(lambda _, called=called: called.set())  # type: ignore[misc]
+        was_open = not future.done()
+        assert called.wait(20)
+        if was_open:
+            break
 
 
 def comes_true(condition: Callable[[], object]) -> bool:

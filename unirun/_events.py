@@ -173,7 +173,7 @@ class Courier:
         now = time.monotonic()
         if now - self._said_at >= SAY_AGAIN:
             count, self._said, self._said_at = self.dropped - self._said, self.dropped, now
-            log().warning("%d events were dropped; what handles them is too slow", count)
+            _say("warning", "%d events were dropped; what handles them is too slow", count)
 
 
 class Sources:
@@ -274,7 +274,21 @@ class Delivery:
                     subscription.callback(event)
                 except BaseException:  # noqa: BLE001  # user code; rule 2
                     subscription.failures += 1
-                    log().exception("a callback for event %r failed", event.what)
+                    _say("exception", "a callback for event %r failed", event.what)
+
+
+def _say(level: str, text: str, *args: object) -> None:
+    """To the log; its filters and handlers are the user's, and must not end the thread here."""
+    try:
+        getattr(log(), level)(text, *args)
+    except Exception as exc:  # noqa: BLE001  # user code, as a callback is: rule 2
+        _cannot_log(exc)
+
+
+def _cannot_log(exc: Exception) -> None:
+    """Where threads tell what they have failed of: on stderr, unless the program has a hook."""
+    what = type(exc), exc, exc.__traceback__, threading.current_thread()
+    threading.excepthook(threading.ExceptHookArgs(what))
 
 
 def log() -> Any:

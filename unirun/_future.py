@@ -23,13 +23,7 @@ import threading
 import time
 from concurrent.futures import Future as _StandardFuture
 from concurrent.futures import InvalidStateError
-from concurrent.futures._base import (
-    CANCELLED,
-    CANCELLED_AND_NOTIFIED,
-    FINISHED,
-    PENDING,
-    RUNNING,
-)
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from functools import partial
 
 from unirun import _hangs, _observe
@@ -160,6 +154,10 @@ class Future(Reported, Replayable, _StandardFuture[T]):
     def _tell_info(self) -> dict[str, Any]:
         """For `info_of`: the "options" of the call, and what is known for a `CallInfo`."""
         return {}
+
+    def _tell_later(self) -> tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]:
+        """What gives, called later with these, what `_tell_info` gives now."""
+        return dict, (self._tell_info(),)
 
     def cancelled(self) -> bool:
         """True if the call was cancelled before it began, or killed."""

@@ -108,7 +108,9 @@ def wait_on(wait_for: Callable[[float], bool], wait: Wait) -> bool:
     if note is not None and number:
         note(CALL | number, 0)
     try:
-        while not wait_for(pause(wait)):
+        while True:  # not with a condition: Python 3.13 turns it outside of the `try`
+            if wait_for(pause(wait)):
+                return True
             look(wait)
     finally:
         if note is not None and number:
@@ -117,7 +119,6 @@ def wait_on(wait_for: Callable[[float], bool], wait: Wait) -> bool:
             waits.pop(me, None)
         else:
             waits[me] = outer
-    return True
 
 
 def warn(text: str) -> None:

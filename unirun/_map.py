@@ -23,7 +23,7 @@ from _queue import Empty, SimpleQueue  # all of `queue` that is needed
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError
-from concurrent.futures._base import PENDING
+from concurrent.futures._base import FINISHED, PENDING
 
 from unirun import _observe
 from unirun._chunk import run_chunk
@@ -179,13 +179,14 @@ class Mapping:
         self.unread.discard(self)
         with self._reading:
             try:
-                while not operator.length_hint(self._batch):  # else another thread has left some
+                while True:  # not with a condition, for what `_settle_sent` says
+                    if operator.length_hint(self._batch):  # another thread left some
+                        return self._batch
                     self._batch = self._next_batch()
             except BaseException:  # the end, a failure; or Ctrl-C, which may tear anything here
                 if not self.closed:
                     self.close()
                 raise
-            return self._batch
 
     def left(self) -> int:
         total = self._inputs.total
@@ -237,7 +238,7 @@ class Mapping:
     # -- results ----------------------------------------------------------------------------------
 
     def _next_batch(self) -> Iterator[Any]:
-        while not self.prepare():
+        while (self._progress is not None or not self._ready) and not self.prepare():
             self._collect()
         return self.hand_out()
 
@@ -328,10 +329,11 @@ class Mapping:
                 return  # a short chunk only where nothing else is under way
             size = min(size, room)
             items = self._inputs.take(size)
-            self.exhausted = self._inputs.is_over(len(items), size)
-            if not len(items):
-                return
-            self._drawn += len(items)
+            if (taken := len(items)) < size:
+                self.exhausted = self._inputs.is_over(taken, size)
+                if not taken:
+                    return
+            self._drawn += taken
             self._send(_Chunk(items), last=True)
 
     def _may_send_more(self) -> bool:
@@ -384,8 +386,10 @@ class Mapping:
         self._sent.remove(chunk)
         error = _error_of(chunk.future)
         if self._single:
-            value = None if error is not None else chunk.future.result()
-            self._make_ready(Outcomes([value], None if error is None else {0: error}))
+            if error is None:
+                self._ready.append(([chunk.future.result()], 1, None))
+            else:
+                self._make_ready(Outcomes([None], {0: error}))
             return
         if error is None:
             seconds, found = chunk.parts.take_answer(chunk.future.result())
@@ -491,6 +495,6 @@ def _left(until: float | None, unlimited: Any) -> Any:
 
 
 def _error_of(future: Future[Any]) -> BaseException | None:
-    if future.cancelled():
-        return future._failure()
-    return future.exception()
+    if future._state == FINISHED:
+        return future._exception
+    return future._failure() if future.cancelled() else future.exception()

@@ -9,6 +9,9 @@
 3. The events of one call come in the order in which they happened; its end is told before whoever
    waits for it goes on.
 4. What happens in worker processes is told to the process that the workers belong to.
+5. Code that is seldom run, amid calls of 1 ms say, costs many times what it costs in a loop. So a
+   watcher that has time, as a trace has, takes submits and ends as rows: what must be read at
+   once, in a tuple, of which `known_of` makes later what an event knows.
 
 Light by rule: a worker process that has been told that somebody watches imports it.
 """
@@ -20,15 +23,19 @@ import os
 import sys
 import threading
 import weakref
+from _thread import get_ident
 from time import monotonic
 
 from unirun import _context
+from unirun._call_event import CALLS, ENDS, KINDS, WORKERS, CallEvent
 from unirun._errors import QueueTimeout, TaskMemoryExceeded, TaskTimeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Row: TypeAlias = tuple[Any, ...]
 
 _FINISHED = "FINISHED"  # as `concurrent.futures` calls it, which no worker process imports
 
@@ -45,6 +52,7 @@ __all__ = [
     "forward",
     "heard",
     "held",
+    "known_of",
     "next_number",
     "number_of",
     "piecewise",
@@ -57,90 +65,9 @@ __all__ = [
     "watchers",
 ]
 
-ENDS = ("finished", "failed", "cancelled", "killed", "timed_out", "crashed")
-CALLS = ("held", "submitted", "started", "progress", "retried", *ENDS)
-WORKERS = ("worker_started", "worker_ended", "worker_killed", "worker_died")
-KINDS = (*CALLS, *WORKERS)
+_AS_ROWS = frozenset(("submitted", *ENDS))
 
 
-class CallEvent:
-    """Something that has happened. What is not known, or means nothing here, is None.
-
-    Moments are seconds on `time.monotonic()`, the same clock in all processes of a machine.
-    """
-
-    __slots__ = ("__dict__", "__weakref__", "future")
-
-    what: str
-    """One of KINDS."""
-    at: float
-    """When it happened."""
-    call: int | None = None
-    """Number of the call, one in the whole program; all attempts of a call have the same."""
-    parent: int | None = None
-    """Of the call that has submitted this one; told when it is submitted."""
-    task: str | None = None
-    """The function, as "module.qualname", or the name that the call was given."""
-    kind: str | None = None
-    """What the call was taken for: "cpu", "io", ..."""
-    backend: str | None = None
-    worker: str | None = None
-    """Name of a thread, or "pid N"."""
-    pid: int | None = None
-    """The process of that worker."""
-    attempt: int | None = None
-    """From 1."""
-    items: int | None = None
-    """How many, of a piece of a map; None: a single call."""
-    queued: float | None = None
-    """When it was submitted; told at its end, as all below."""
-    started: float | None = None
-    """When its body began."""
-    finished: float | None = None
-    """When its body was over; `at` is when its outcome was known here."""
-    cpu: float | None = None
-    """Processor seconds."""
-    peak: int | None = None
-    """Bytes; the most memory that its worker process has used meanwhile."""
-    bytes_in: int | None = None
-    """Of its encoded arguments; told when it is submitted, and at the end."""
-    bytes_out: int | None = None
-    """Of its encoded result."""
-    packing: float | None = None
-    """Seconds to encode its arguments, in the thread that submits; told when it is submitted."""
-    unpacking: float | None = None
-    """Seconds to decode its arguments, in the worker; a part of the time from started to finished,
-    as is `repacking`."""
-    repacking: float | None = None
-    """Seconds to encode its result, in the worker."""
-    error: str | None = None
-    """Name of the type of its exception."""
-    exitcode: int | None = None
-    """Of a worker process that has ended; minus the number of the signal that ended it."""
-    done: float | None = None
-    """What a call reports of its progress, and the next two; told by "progress"."""
-    total: float | None = None
-    message: str | None = None
-    source: int = 0
-    """Which backend of which executor tells it: its `id`."""
-    future: Any
-    """Of the call, where it is in this process; else None. It has the result, so who keeps an event
-    for long keeps its `__dict__`, which this is no part of: the event itself is others', too."""
-
-    def __init__(self, known: dict[str, Any], future: Any = None) -> None:
-        """`known`, with `what` and `at`, is the event's from now on, and not changed any more."""
-        self.__dict__ = known
-        self.future = future
-
-    def __repr__(self) -> str:
-        shown = {**self.__dict__}
-        what = shown.pop("what")
-        shown.pop("source", None)
-        known = [f"{name}={value!r}" for name, value in shown.items() if value is not None]
-        return f"<unirun event {what}: {', '.join(known)}>"
-
-
-CallEvent.__module__ = "unirun"
 Event = CallEvent  # as it is called in here; `unirun.Event` is what threads wait for
 
 
@@ -161,49 +88,70 @@ class Tally:
 
 
 class Watcher:
-    """Somebody who watches; `see(event)` keeps rule 2."""
+    """Somebody who watches; `see(event)`, and `keep(row)` if there is one, keep rule 2."""
 
-    __slots__ = ("kinds", "lost", "see")
+    __slots__ = ("keep", "kinds", "lost", "see")
 
-    def __init__(self, see: Callable[[Event], object], kinds: Iterable[str]) -> None:
+    def __init__(
+        self,
+        see: Callable[[Event], object],
+        kinds: Iterable[str],
+        keep: Callable[[Row], object] | None = None,
+    ) -> None:
         self.see = see
         self.kinds = frozenset(kinds)
-        self.lost = 0  # events that `see` could not take
+        self.keep = keep
+        self.lost = 0  # events and rows that could not be taken
 
 
 watchers: tuple[Watcher, ...] = ()
 """Read it as `_observe.watchers`: it is replaced, never changed."""
 wanted: frozenset[str] = frozenset()
-"""The kinds of events that some watcher is told of."""
+"""The kinds of events that some watcher is told of, but for rows."""
+keepers: tuple[Watcher, ...] = ()
+"""Those watchers that take rows."""
 pools: weakref.WeakSet[Any] = weakref.WeakSet()
 """Backends whose `be_watched(bool)` is called when the first watcher comes, and when the last one
 goes; those that have worker processes have a `has_worker(pid)`, too."""
 
-# Guards the replacing of the two above, and the telling of `pools`. Reentrant, for a garbage
+# Guards the replacing of the three above, and the telling of `pools`. Reentrant, for a garbage
 # collection that ends a watcher.
 _lock = threading.RLock()
 
 
-def watch(see: Callable[[Event], object], kinds: Iterable[str] = KINDS) -> Callable[[], None]:
-    """Have `see(event)` called for events of these kinds; returns what ends it."""
-    watcher = Watcher(see, kinds)
+def watch(
+    see: Callable[[Event], object],
+    kinds: Iterable[str] = KINDS,
+    keep: Callable[[Row], object] | None = None,
+) -> Callable[[], None]:
+    """Have `see(event)` called for events of these kinds; returns what ends it.
+
+    With `keep`, which see at rule 5, `see` is told neither of submits nor of ends but of those
+    that were passed on by worker processes.
+    """
+    watcher = Watcher(see, kinds, keep)
     _change(lambda now: (*now, watcher))
     return lambda: _change(lambda now: tuple([each for each in now if each is not watcher]))
 
 
 def _change(make: Callable[[tuple[Watcher, ...]], tuple[Watcher, ...]]) -> None:
-    global watchers, wanted
+    global watchers, wanted, keepers
     with _lock:
         while True:
             before = watchers
             now = make(before)
-            kinds: frozenset[str] = frozenset().union(*[each.kinds for each in now])
+            kinds: frozenset[str] = frozenset().union(*[_events_for(each) for each in now])
+            keeping = tuple([each for each in now if each.keep is not None])
             if watchers is before:  # else it was changed amid this, by this very thread
-                watchers, wanted = now, kinds
+                watchers, wanted, keepers = now, kinds, keeping
                 break
         if bool(before) != bool(now):
             for pool in _living_pools():
                 pool.be_watched(bool(watchers))
+
+
+def _events_for(watcher: Watcher) -> frozenset[str]:
+    return watcher.kinds if watcher.keep is None else watcher.kinds - _AS_ROWS
 
 
 def _living_pools() -> list[Any]:
@@ -223,13 +171,22 @@ def tell(what: str, at: float | None = None, *, future: Any = None, **known: Any
         _send(Event(known, future))
 
 
-def _send(event: Event) -> None:
+def _send(event: Event, *, is_row: bool = False) -> None:
+    """`is_row`: those who keep rows have it."""
     for watcher in watchers:
-        if event.what in watcher.kinds:
+        if event.what in watcher.kinds and not (is_row and watcher.keep is not None):
             try:
                 watcher.see(event)
             except Exception:  # noqa: BLE001  # no memory, say: the pool that tells goes on
                 watcher.lost += 1
+
+
+def _keep(row: Row) -> None:
+    for watcher in keepers:
+        try:
+            watcher.keep(row)  # type: ignore[misc]  # keepers have one
+        except Exception:  # noqa: BLE001  # as above
+            watcher.lost += 1
 
 
 # -- calls ----------------------------------------------------------------------------------------
@@ -250,10 +207,11 @@ def next_number() -> int:
 
 
 def _number_anew_in_forked_child() -> None:
-    global _numbers, _lock, _numbering, watchers, wanted, _forwarding
+    global _numbers, _lock, _numbering, watchers, wanted, keepers, _forwarding
     _numbers = itertools.count((os.getpid() << 24) + 1)
     _lock, _numbering = threading.RLock(), threading.RLock()
-    watchers, wanted, _forwarding = (), frozenset(), None  # who watched has stayed in the parent
+    watchers, wanted, keepers = (), frozenset(), ()  # who watched has stayed in the parent
+    _forwarding = None
     pools.clear()
 
 
@@ -313,10 +271,13 @@ def submitted(future: Any, name: str | Callable[[], str], options: Any, **known:
     items = getattr(_here, "items", None)
     if items is not None:
         future.items = items
-    if "submitted" not in wanted:
-        return
     if "parent" not in known:
         known["parent"] = parent()
+    if keepers:
+        row = monotonic(), known.get("packing"), known["parent"], get_ident()
+        _keep(("submitted", call, options.attempt, *row))
+    if "submitted" not in wanted:
+        return
     chosen, backend = options.chosen, future._backend
     known["what"] = "submitted"
     known["at"] = monotonic()
@@ -328,7 +289,7 @@ def submitted(future: Any, name: str | Callable[[], str], options: Any, **known:
     known["attempt"] = options.attempt
     known["items"] = items
     known["source"] = source_of(backend)
-    _send(Event(known, future))
+    _send(Event(known, future), is_row=True)
 
 
 def source_of(backend: Any) -> int:
@@ -375,13 +336,15 @@ def ended(future: Any) -> None:
     what = how(future)
     if what != "finished":
         _count(future, what)
+    if keepers:
+        _keep((*_facts(what, future), get_ident(), *future._tell_later()))
     if what not in wanted and "started" not in wanted:
         return
     told = future._tell_info()
     if not told.pop("told_begun", True) and told.get("begun") is not None:
         started(future, told["begun"])
     if what in wanted:
-        _send(Event(_known(what, future, told), future))
+        _send(Event(_known(what, future, told), future), is_row=True)
 
 
 def _count(future: Any, what: str) -> None:
@@ -406,28 +369,59 @@ def how(future: Any) -> str:
     return "crashed" if isinstance(error, crash) else "failed"
 
 
+def _facts(what: str, future: Any) -> Row:
+    """What stands beside that which the future tells."""
+    error, backend = future._exception, future._backend
+    name = None if error is None else type(error).__name__
+    beside = getattr(backend, "name", None), source_of(backend), getattr(future, "items", None)
+    return what, monotonic(), call_of(future, None), name, *beside
+
+
 def _known(what: str, future: Any, told: dict[str, Any]) -> dict[str, Any]:
     """`told` by the future, and what stands beside it."""
-    options, error, backend = told.pop("options", None), future._exception, future._backend
+    what, at, call, error, backend, source, items = _facts(what, future)
+    return _whole(what, at, call, error, backend, source, items, told)
+
+
+def known_of(row: Row) -> tuple[dict[str, Any], int]:
+    """What the event of an end knows, of which this is the row, and in which thread that was."""
+    what, at, call, error, backend, source, items, ident, told, parts = row
+    return _whole(what, at, call, error, backend, source, items, told(*parts)), ident
+
+
+def _whole(
+    what: str,
+    at: float,
+    call: int,
+    error: str | None,
+    backend: str | None,
+    source: int,
+    items: int | None,
+    told: dict[str, Any],
+) -> dict[str, Any]:
+    """Of all that, which is the event's from now on, as `CallEvent` names it."""
+    options = told.pop("options", None)
     function = told.pop("function", None)
     told.pop("told_begun", None)
     told["what"] = what
-    told["at"] = monotonic()
-    told["call"] = call_of(future, options)
+    told["at"] = at
+    told["call"] = call
     if options is not None:  # spelled out: code that is seldom run costs far more than its steps
         chosen = options.chosen
+        if options.call is not None:
+            told["call"] = options.call
         told["task"] = options.name or (chosen and chosen.function) or function or None
         told["kind"] = options.kind if chosen is None else chosen.decision.kind
         told["attempt"] = options.attempt
     else:
         told["task"] = function or None
-    told["backend"] = getattr(backend, "name", None)
-    told["items"] = getattr(future, "items", None)
+    told["backend"] = backend
+    told["items"] = items
     told["started"] = told.pop("begun", None)
     told["finished"] = told.pop("ended", None)
-    told["source"] = source_of(backend)
+    told["source"] = source
     if error is not None:
-        told["error"] = type(error).__name__
+        told["error"] = error
     return told
 
 

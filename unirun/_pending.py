@@ -99,7 +99,9 @@ class Gate:
     def _enter(self, of_map: bool) -> None:
         passes = called_inside(self) or in_callback()  # rule 2
         with self._changed:
-            while not (passes or self._has_room()):
+            while True:  # not with a condition: Python 3.13 turns it outside of the `with`
+                if passes or self._has_room():
+                    break
                 if of_map and (self._closed or self._open):
                     break  # a map finishes what it has begun
                 if self._closed or self._open:

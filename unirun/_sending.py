@@ -52,10 +52,10 @@ class Sending:
         return None if self._seed is None else derive(self._seed, item)
 
     def __call__(self, fn: Any, *args: Any, on_part: Any = None, first: int = 0) -> Future[Any]:
-        seed = self.seed_of(first)
-        if self._seed is not None and fn is run_chunk:
-            seed, items = self._seed, Numbered(args[0], self._seed, first, self._libraries)
-            args = (items, *args[1:])
+        if (seed := self._seed) is not None and fn is run_chunk:
+            args = (Numbered(args[0], seed, first, self._libraries), *args[1:])
+        elif seed is not None:
+            seed = self.seed_of(first)
         call: Any = (fn, args, {}, self._given, on_part, self._fn, self._course, seed)
         now = copy_context()
         if len(now) == len(self._then):

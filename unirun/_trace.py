@@ -1,12 +1,14 @@
 """`unirun.trace`: a picture of a run, as a file for Perfetto and for `python -m unirun report`.
 
-    threads that tell ──> a deque, bounded ──> one thread ──> lines ──> file
+    threads that tell ──rows──> a deque, bounded ──> one thread ──> lines ──> file
 
 1. A call is never held up: `see` puts what an event knows into the deque.  What comes while it is
    full is dropped, counted, and said in the file.
 2. One thread for each trace, there only while it is on, does everything else: it makes lines,
-   writes them LOOK after LOOK, and reads what the processes use.  So memory is bounded, and of a
-   program that is killed the file has all but the last moment.
+   writes them, and reads what the processes use.  It looks each LOOK, and writes when nothing has
+   come since the last one, or much, or the first has waited for LATEST: a line that is made alone
+   costs five times as much as one of many.  So memory is bounded, and of a program that is killed
+   the file has all but the last second.
 3. A trace ends once: by `stop`, by the end of its block, or when the interpreter exits, after the
    executors; also when that is by an exception, SystemExit, or a drain after SIGTERM.
 4. A forked child has no trace, and a worker process starts none: what it does is told to its
@@ -44,12 +46,17 @@ LIMIT = 200_000
 """Calls that are drawn one by one; docs/trace.md says what is told of later ones."""
 MOST = 200_000
 """Events that may wait to be written; a few hundred bytes each."""
-AT_ONCE = 2_000
+AT_ONCE = 4_000
 """Events between two writes."""
-A_MOMENT = 16
-"""Events between two offers of the interpreter's lock, which others get only after 5 ms else."""
+A_MOMENT = 100
+"""Events between two offers of the interpreter's lock, which others get only after 5 ms else. Each
+may cost a switch to another process."""
 LOOK = 0.1
-"""Seconds between two writes, and at first between two samples."""
+"""Seconds between two looks at what waits."""
+LATEST = 1.0
+"""Seconds that an event waits to be written while others come: many at once cost less each."""
+SAMPLE = 0.2
+"""Seconds between two samples, at first."""
 SLOWEST = 5.0
 """Seconds between two samples of a trace that has been on for long."""
 PATIENCE = 30.0
@@ -187,13 +194,14 @@ class _Recording:
 
     def __init__(self, file: TraceFile, limit: int, sample: bool) -> None:
         self._file = file  # closed by its thread, at the end
-        self._waiting: deque[tuple[dict[str, Any], int]] = deque()
+        self._waiting: deque[tuple[Any, ...]] = deque()
+        self._seen, self._written_at = 0, 0.0  # at the last look, and when none waited any more
         self.dropped = 0
         self._wake = threading.Event()
         self._ends = False
         self._failure: OSError | None = None
         self._sampler = Sampler() if sample else None
-        self._next_sample, self._interval, self._samples = 0.0, LOOK, 0
+        self._next_sample, self._interval, self._samples = 0.0, SAMPLE, 0
         self._pid = os.getpid()
         self._workers: set[int] = set()  # processes
         self._threads: dict[int, tuple[int, str]] = {}  # by Python's number: the system's, and name
@@ -209,14 +217,18 @@ class _Recording:
             raise
         with _lock:
             _on.add(self)
-        self._unwatch = _observe.watch(self._see, _WANTED)
+        self._unwatch = _observe.watch(self._see, _WANTED, self._keep)
 
     def _see(self, event: _observe.Event) -> None:
         """Rule 1; in any thread, perhaps under a lock of a pool."""
-        if len(self._waiting) >= MOST:
+        self._keep((event.__dict__, get_ident()))  # so not the future: it has the result
+
+    def _keep(self, row: tuple[Any, ...]) -> None:
+        """Likewise, of the usual events."""
+        if len(self._waiting) < MOST:
+            self._waiting.append(row)
+        else:
             self.dropped += 1
-            return
-        self._waiting.append((event.__dict__, get_ident()))  # so not the future: it has the result
 
     def end(self) -> None:
         self._unwatch()
@@ -254,25 +266,45 @@ class _Recording:
             self._file.forget()
 
     def _look(self) -> None:
-        while self._waiting:
-            self._take(AT_ONCE)
-            self._file.write(self._picture.lines())
-        now = time.monotonic()
+        """Rule 2."""
+        now, seen = time.monotonic(), len(self._waiting)
+        if seen == self._seen or seen >= AT_ONCE or now - self._written_at >= LATEST:
+            self._write()
+            self._written_at, seen = now, 0
+        self._seen = seen
         if now >= self._next_sample and self._sampler is not None:
             self._note(now, self._sampler)
             self._file.write(self._picture.lines())
 
-    def _take(self, most: int) -> None:
-        for n in range(min(most, len(self._waiting))):
+    def _write(self) -> None:
+        """What waits now: the few that come meanwhile would cost as much as many."""
+        left = len(self._waiting)
+        while left:
+            self._take(min(left, AT_ONCE))
+            self._file.write(self._picture.lines())
+            left -= min(left, AT_ONCE)
+
+    def _take(self, count: int) -> None:
+        for n in range(count):
             if n % A_MOMENT == 0:
                 time.sleep(0)  # a thread that woke up for a call must not wait until all is done
-            known, ident = self._waiting.popleft()
-            thread, name = self._thread_of(ident)
-            pid = known.get("pid")
-            if pid is not None and pid != self._pid:
-                gone = known["what"] in ("worker_ended", "worker_died")
-                (self._workers.discard if gone else self._workers.add)(pid)
-            self._picture.see(known, thread, name)
+            row = self._waiting.popleft()
+            what = row[0]
+            if what == "submitted":
+                _, call, attempt, at, packing, parent, ident = row
+                made = call, attempt, at, packing, parent
+                self._picture.submit(*made, *self._thread_of(ident))
+            elif type(what) is str:
+                self._tell(*_observe.known_of(row))
+            else:
+                self._tell(*row)
+
+    def _tell(self, known: dict[str, Any], ident: int) -> None:
+        pid = known.get("pid")
+        if pid is not None and pid != self._pid:
+            gone = known["what"] in ("worker_ended", "worker_died")
+            (self._workers.discard if gone else self._workers.add)(pid)
+        self._picture.see(known, *self._thread_of(ident))
 
     def _thread_of(self, ident: int) -> tuple[int, str]:
         known = self._threads.get(ident)
@@ -296,12 +328,13 @@ class _Recording:
                 self._picture.count("CPU", pid, now, {"cpu": round(cores, 3)})
             self._picture.count("memory", pid, now, {"memory": memory})
         self._samples += 1
-        if self._samples % 600 == 0:  # a minute, at first
+        if self._samples % 300 == 0:  # a minute, at first
             self._interval = min(SLOWEST, self._interval * 2)
-        self._next_sample = now + self._interval * 0.9  # or it would be every second look
+        self._next_sample = now + self._interval - LOOK / 2  # or it would be a look later
 
     def _finish(self) -> None:
-        self._look()
+        while self._waiting:
+            self._write()
         now = time.monotonic()
         if self._sampler is not None:
             self._note(now, self._sampler)

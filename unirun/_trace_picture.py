@@ -106,7 +106,9 @@ class Picture:
         """An event, and the thread that told it: its number and name."""
         what = known["what"]
         if what == "submitted":
-            self._submitted(known, (self._pid, thread), name)
+            get = known.get
+            what_of = known["call"], get("attempt"), known["at"], get("packing"), get("parent")
+            self.submit(*what_of, thread, name)
         elif what in ENDS:
             self._ended(known, thread, name)
         elif what in _WORKERS:
@@ -115,15 +117,25 @@ class Picture:
             lane = self._lane(known, thread, name)
             self._mark(what, f"retry of {_name(known)}", known["at"], lane, known)
 
-    def _submitted(self, known: Known, lane: Lane, name: str) -> None:
+    def submit(
+        self,
+        call: int,
+        attempt: int | None,
+        at: float,
+        packing: float | None,
+        parent: int | None,
+        thread: int,
+        name: str,
+    ) -> None:
+        """As `see`, of an event "submitted"."""
         if len(self._submits) >= OPEN:
             self.forgotten += 1
             return
-        self._name_lane(lane, name)
-        key = known["call"], known.get("attempt") or 1
-        packing = known.get("packing") or 0.0
-        self._open.add(known["call"])
-        self._submits[key] = known["at"], packing, lane, known.get("parent") or 0
+        lane = self._pid, thread
+        if lane not in self._lanes:
+            self._name_lane(lane, name)
+        self._open.add(call)
+        self._submits[call, attempt or 1] = at, packing or 0.0, lane, parent or 0
 
     def _ended(self, known: Known, thread: int, name: str) -> None:
         submit = self._submits.pop((known["call"], known.get("attempt") or 1), None)

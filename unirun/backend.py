@@ -38,28 +38,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
-__all__ = [
-    "DEFAULT_OPTIONS",
-    "Backend",
-    "CallOptions",
-    "Capability",
-    "FlagToken",
-    "Patience",
-    "Stats",
-    "WorkerSpec",
-    "abandoned",
-    "context_of",
-    "default_threads",
-    "describe",
-    "end_of_body",
-    "left_behind",
-    "next_call_id",
-    "not_callable",
-    "overtime",
-    "run_in_context",
-    "run_to_end",
-    "without_caller_frames",
-]
+__all__ = ["DEFAULT_OPTIONS", "Backend", "CallOptions", "Capability", "FlagToken", "Patience"]
+__all__ += ["Stats", "WorkerSpec", "abandoned", "context_of", "default_threads", "describe"]
+__all__ += ["end_of_body", "left_behind", "next_call_id", "not_callable", "overtime"]
+__all__ += ["run_in_context", "run_to_end", "without_caller_frames"]
 
 
 class Capability(StrEnum):
@@ -113,8 +95,14 @@ class WorkerSpec:
     """Options only this backend understands."""
 
 
+class _Plain:
+    __slots__ = ("plain",)
+    plain: bool
+    """No limit, priority, seed, capture nor sites: one look instead of one at each, in submits."""
+
+
 @record
-class CallOptions:
+class CallOptions(_Plain):
     """What was asked for one call; None: no limit. `retries` and routing are settled before."""
 
     timeout: float | None = None
@@ -149,6 +137,11 @@ class CallOptions:
     """`submit` notes where the program is: `_sites.note(future)`."""
     chosen: Any = None
     """How it came that the call goes where it goes (a `_choice.Chosen`), for `Future.info`."""
+
+    def __post_init__(self) -> None:
+        limits = self.timeout, self.queue_timeout, self.deadline, self.memory, self.seed
+        plain = limits.count(None) == 5 and not (self.priority or self.capture or self.sites)
+        object.__setattr__(self, "plain", plain)
 
 
 DEFAULT_OPTIONS = CallOptions()

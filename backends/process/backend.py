@@ -144,7 +144,7 @@ class ProcessBackend(Backend):
     ) -> ProcessFuture:
         if not self._pool.open:
             self._check_open()
-        if (
+        if not (plain := options.plain) and (
             options.timeout is not None
             or options.queue_timeout is not None
             or options.deadline is not None
@@ -158,7 +158,7 @@ class ProcessBackend(Backend):
         future.number = next(_observe._numbers)  # as `next_call_id`, likewise
         try:
             # As `is_bare`, but for the price of a call.
-            if options.seed is None and (
+            if (plain or options.seed is None) and (
                 not (context := copy_context()) or (len(context) == 1 and entered() is not None)
             ):
                 profile = future._profile = self._functions.profile(fn, options)
@@ -168,12 +168,12 @@ class ProcessBackend(Backend):
         except (SerializationError, UserWarning) as exc:  # that is a ContextWarning, by a filter
             return self._unsent(future, fn, options, exc)
         future.kind = profile.kind
-        if options.priority:
+        if not plain:
             future.priority = options.priority
+            if options.sites:
+                note(future)
         if _observe.watchers:
             telling.submitted(future)
-        if options.sites:
-            note(future)
         self._pool.hand_in(future, plain=True)
         return future
 

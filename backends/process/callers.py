@@ -70,13 +70,16 @@ class Callers:
             peer.led = deferral
             peer.mute()
             role.give_up()
-            while peer.led is deferral:  # else another may lead already
+            # Not `while` with that condition: on Python 3.13 such a loop that ends its block turns
+            # outside of it, where what a signal handler raises would pass by the `finally`.
+            while True:
+                if peer.led is not deferral:  # another may lead already
+                    return future.done()
                 heard = peer.wait(_slice(until))
                 over = deferral.arrived or (until is not None and time.monotonic() >= until)
                 role.visit(self._read, peer, future, heard, over)
         finally:
             deferral.end()
-        return future.done()
 
     def _read(self, peer: Peer, future: ProcessFuture, heard: bool, over: bool) -> None:
         if heard and peer.results >= 0:  # else the loop has closed it, and it is another's by now

@@ -118,17 +118,17 @@ class ProcessFuture(Future[Any]):
         return None if control is None else read(control.record, self._index, known)
 
     def _tell_info(self) -> dict[str, Any]:
+        told, parts = self._tell_later()
+        return told(*parts)
+
+    def _tell_later(self) -> tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]:
         peer, pid = self._peer, self._pid
         if peer is not None and self._state is not PENDING:
             pid = peer.pid
-        profile, told = self._profile, telling.seconds(self)
-        told["options"] = profile.options
-        told["function"] = profile.name
-        told["worker"] = None if pid is None else f"pid {pid}"
-        told["pid"] = pid
-        told["queued"] = self._since
-        told["told_begun"] = self.told_begun
-        return told
+        seconds = self.figures or telling.begun(self)
+        profile = self._profile
+        parts = profile.options, profile.name, pid, self._since, self.told_begun, seconds
+        return telling.told, parts
 
     def keep(self) -> None:
         """It has failed: what `replay` needs stays with it. Before `_payload` is dropped."""

@@ -20,20 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from unirun.backend import CallOptions
+
     from .future import ProcessFuture
     from .peer import Peer
     from .state import PoolState
 
-__all__ = ["began", "gone", "keep_figures", "keep_last", "seconds", "size_of_payload"]
-__all__ += ["submitted", "worker"]
+__all__ = ["began", "begun", "gone", "keep_figures", "keep_last", "size_of_payload"]
+__all__ += ["submitted", "told", "worker"]
 
 
 def submitted(future: ProcessFuture, **known: Any) -> None:
     """Its call is encoded, and will be handed in."""
-    size = size_of_payload(future._payload)
     if not known:
         known["packing"] = time.monotonic() - future._since
-    _observe.submitted(future, future.name, future.options, bytes_in=size, **known)
+    if "submitted" in _observe.wanted:
+        known["bytes_in"] = size_of_payload(future._payload)
+    profile = future._profile
+    _observe.submitted(future, profile.name, profile.options, **known)
 
 
 def began(state: PoolState, peer: Peer) -> None:
@@ -82,30 +86,39 @@ def keep_last(future: ProcessFuture, peer: Peer) -> None:
         future.figures = (int(began), now, None, None, None, None, size, None)
 
 
-def seconds(future: ProcessFuture) -> dict[str, Any]:
-    """Its figures, for `_tell_info`."""
-    if future.figures is None:
-        return _begun(future)
-    began, ended, cpu, peak, unpacking, repacking, bytes_in, bytes_out = future.figures
-    return {
-        "begun": began / 1e9,
-        "ended": ended / 1e9,
-        "cpu": cpu,
-        "peak": peak,
-        "unpacking": unpacking,
-        "repacking": repacking,
-        "bytes_in": bytes_in,
-        "bytes_out": bytes_out,
-    }
+def told(
+    options: CallOptions,
+    name: str,
+    pid: int | None,
+    since: float,
+    told_begun: bool,  # the parts of `ProcessFuture._tell_later`
+    figures: tuple[Any, ...] | None,
+) -> dict[str, Any]:
+    """For `_tell_info`."""
+    worker = None if pid is None else f"pid {pid}"
+    known = {"options": options, "function": name, "worker": worker, "pid": pid}
+    known |= {"queued": since, "told_begun": told_begun}
+    if figures is None:
+        return known
+    began, ended, cpu, peak, unpacking, repacking, bytes_in, bytes_out = figures
+    known["begun"] = began / 1e9
+    known["ended"] = ended and ended / 1e9
+    known["cpu"] = cpu
+    known["peak"] = peak
+    known["unpacking"] = unpacking
+    known["repacking"] = repacking
+    known["bytes_in"] = bytes_in
+    known["bytes_out"] = bytes_out
+    return known
 
 
-def _begun(future: ProcessFuture) -> dict[str, Any]:
-    """Of a call that runs: since when."""
+def begun(future: ProcessFuture) -> tuple[Any, ...] | None:
+    """The figures of a call that runs: since when."""
     peer = future._peer
     if peer is None or peer.control is None or future.done() or peer.at != future._index:
-        return {}
+        return None
     began = peer.control.words[BEGUN_AT]
-    return {"begun": began / 1e9} if peer.at == future._index else {}
+    return (int(began), *[None] * 7) if peer.at == future._index else None
 
 
 def size_of_payload(payload: Any) -> int:

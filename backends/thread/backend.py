@@ -130,18 +130,18 @@ class ThreadBackend(Backend):
         future._options = options
         future._asked = False
         future._since = monotonic()
-        if options.sites:
+        if not (plain := options.plain) and options.sites:
             note(future)
         if _observe.watchers:
             future.number = _observe.next_number()
             _observe.submitted(future, future.name, options)
-        if options.deadline is not None or options.queue_timeout is not None:
+        if not plain and (options.deadline is not None or options.queue_timeout is not None):
             future.limit_waiting(self._clock)
         next(self._number)
-        if options.priority or self._ranks is not None:
-            self._put_ranked(future)
-        else:
+        if self._ranks is None and (plain or not options.priority):
             self._put(future)
+        else:
+            self._put_ranked(future)
         if not self._full:  # looked at after the put; who clears it looks after
             self._after_put(future)
         return future

@@ -177,23 +177,35 @@ class ThreadFuture(Future[Any]):
         self._fn = self._args = self._copied = None
 
     def _tell_info(self) -> dict[str, Any]:
+        told, parts = self._tell_later()
+        return told(*parts)
+
+    def _tell_later(self) -> tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]:
         call = self._call()
         if call is None:
-            return {"options": self._options, "queued": self._since}
-        return {
-            "options": self._options,
-            "queued": self._since,
-            "worker": call.worker.thread.name,
-            "pid": os.getpid(),
-            "begun": getattr(call, "begun", None),
-            "ended": getattr(call, "ended", None),
-            "cpu": getattr(call, "cpu", None),
-        }
+            return dict, ((("options", self._options), ("queued", self._since)),)
+        begun, ended = getattr(call, "begun", None), getattr(call, "ended", None)
+        seconds = begun, ended, getattr(call, "cpu", None)
+        return _told, (self._options, self._since, call.worker.thread, *seconds)
 
     def name(self) -> str:
         call = self._call()
         fn = self._fn if call is None else call.fn
         return self._options.name or ("the call" if fn is None else describe(fn))
+
+
+def _told(
+    options: CallOptions,
+    since: float,
+    thread: threading.Thread,
+    begun: float | None,
+    ended: float | None,
+    cpu: float | None,
+) -> dict[str, Any]:
+    """For `_tell_info`, of a call that has begun."""
+    where = {"worker": thread.name, "pid": os.getpid()}
+    when = {"queued": since, "begun": begun, "ended": ended, "cpu": cpu}
+    return {"options": options, **where, **when}
 
 
 class Keywords(tuple[Any, ...]):
