@@ -13,7 +13,7 @@ PY := .venv/bin/python
 EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_first_use.py tests/test_conformance*.py)
 
 .NOTPARALLEL:
-.PHONY: help demo test test-everywhere lint types wheel test-wheel reliability simulate coverage bench check format clean distclean
+.PHONY: help demo test test-everywhere lint types wheel test-wheel reliability simulate coverage test-integrations docs check-dist bench bench-results bench-check check format clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name text; do printf '  make %-17s %s\n' "$$name" "$$text"; done
@@ -56,6 +56,27 @@ test-wheel: wheel ## against the installed wheel: its core, and what `make test`
 	cd .venv-wheel && ../.ci/twice bin/python -P -m pytest -c ../pyproject.toml --rootdir .. $(addprefix ../,$(EVERYWHERE)) $(ARGS)
 	cd .venv-wheel && ../.ci/twice bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -m again -n $(JOBS) --dist loadfile ../tests $(ARGS)
 
+# With Python 3.12 or later where there is one, since Django 6 needs it.
+test-integrations: ## with the real joblib, scikit-learn, Dask, Django, FastAPI and a notebook
+	@.ci/venv .venv-integrations integrations "$$(.ci/find-python 3.13 || .ci/find-python 3.12 || .ci/find-python)"
+	.ci/twice .venv-integrations/bin/python -P -m pytest -m integrations tests/integrations $(ARGS)
+	.ci/twice .venv-integrations/bin/python -P -m pytest -q tests/test_docs.py -k "others_do and integrations" $(ARGS)
+
+# A browser opens docs/_build/html/index.html; nothing is fetched for it.
+docs: ## the site of docs/, strictly; and the programs on its pages that need other libraries
+	@.ci/venv .venv-docs docs
+	.venv-docs/bin/python -P .ci/write_docs.py --check
+	.venv-docs/bin/python -P -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	.venv-docs/bin/python -P -m pytest -q tests/test_docs.py -k others_do $(ARGS)
+
+# Of pyright only what it says of the names that are public; it needs Node, and fetches itself once.
+check-dist: wheel ## sdist and wheel as an index sees them; all extras resolve; public names are typed
+	@.ci/venv .venv-release release
+	.venv-release/bin/python -m twine check --strict dist/*
+	.venv-release/bin/check-wheel-contents dist/*.whl
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --dry-run "$$(ls dist/*.whl)[all]"
+	cd .venv-release && PATH="$$PWD/bin:$$PATH" pyright --verifytypes unirun --ignoreexternal --outputjson > types.json; bin/python -P ../.ci/check_types.py < types.json
+
 reliability: ## the tests of all scenarios, which write the table of docs/reliability.md
 	@.ci/venv .venv dev
 	$(PY) -P -m pytest -m scenario --reliability=docs/reliability.md tests $(ARGS)
@@ -72,10 +93,22 @@ coverage: ## the whole suite, measured with its worker processes
 	$(PY) -m coverage report
 
 # From the root, for benchmarks/ is not installed; it sees to it that the wheel is measured.
+PEERS = .venv-bench/bin/python -c "import distributed, joblib, loky, matplotlib, mpire, pebble" 2>/dev/null || .venv-bench/bin/python -m pip install --quiet --no-input --disable-pip-version-check "$$(ls dist/*.whl)[bench]" || echo "-- some peers cannot be installed; their rows will say so"
+
 bench: wheel ## the installed wheel beside its peers, see benchmarks/README.md
 	@.ci/venv .venv-bench wheel
-	@.venv-bench/bin/python -c "import loky, pebble" 2>/dev/null || .venv-bench/bin/python -m pip install --quiet --no-input --disable-pip-version-check loky pebble || echo "-- loky and pebble cannot be installed; their rows will say so"
+	@$(PEERS)
 	.venv-bench/bin/python -m benchmarks $(ARGS)
+
+# Takes ten minutes of a machine that does nothing else; commit what it has written.
+bench-results: wheel ## measure what README.md and docs/ show, and write it there
+	@.ci/venv .venv-bench wheel
+	@$(PEERS)
+	.venv-bench/bin/python -m benchmarks.results $(ARGS)
+
+bench-check: wheel ## counts of what a call costs, beside the budgets in benchmarks/budgets.toml
+	@.ci/venv .venv-bench wheel
+	.venv-bench/bin/python -m benchmarks.check $(ARGS)
 
 check: test lint types test-wheel ## all of it, as .ci/run does
 

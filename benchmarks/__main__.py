@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT, _all, _runner, _table, limits
-from benchmarks._peers import PEERS
+from benchmarks._peers import PACKAGES, PEERS
 from benchmarks._workload import Workload
 
 ROUNDS = 5
@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _lines(workload: Workload, wanted: argparse.Namespace) -> list[_table.Line]:
     sizes = workload.quick if wanted.quick else workload.sizes
+    if wanted.brief and not wanted.quick:
+        sizes = {**sizes, **workload.brief}
     return _table.lines(workload, _runner.run(workload, wanted.rounds, sizes, wanted.peers))
 
 
@@ -70,6 +72,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"turns of each contender (default: {ROUNDS})")
     parser.add_argument("--json", type=Path, help="file for all figures of all rounds")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run?")
+    parser.add_argument("--brief", action="store_true", help="sizes as in benchmarks/results/")
     parser.add_argument("--limits", action="store_true", help="only what the machine itself allows")
     wanted = parser.parse_args(arguments)
     wanted.rounds = wanted.rounds or (1 if wanted.quick else ROUNDS)
@@ -101,10 +104,10 @@ def machine() -> dict[str, str]:
     facts = {
         "cores": str(len(os.sched_getaffinity(0))),
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "unirun": _origin(),
     }
-    return facts | {name: _version(name) for name in ("loky", "pebble", "numpy")}
+    return facts | {name: _version(package) for name, package in PACKAGES.items()}
 
 
 def _origin() -> str:

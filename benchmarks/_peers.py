@@ -1,101 +1,39 @@
-"""The contenders: each pool behind the same few methods, each opened by its name.
+"""The contenders: each pool behind the same few methods, each opened by its name."""
 
-An adapter adds no call of its own per task: the loops that are timed use the pool's own methods.
-"""
+from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from benchmarks import _adapters
+from benchmarks._adapters import Absent, Pool
 from benchmarks._tasks import pid_after
 
+__all__ = ["Absent", "Pool", "is_installed", "open_pool"]
+
 OURS = ("unirun", "unirun-thread")
-PROCESS_POOLS = ("ppe-fork", "ppe-spawn", "ppe-forkserver", "mp-pool", "loky", "pebble")
+STANDARD = ("ppe-fork", "ppe-spawn", "ppe-forkserver", "mp-pool")
+PACKAGES = {
+    "loky": "loky",
+    "joblib": "joblib",
+    "pebble": "pebble",
+    "mpire": "mpire",
+    "dask": "distributed",
+    "ray": "ray",
+}
+"""Peers that have to be installed, and the package that each needs."""
+PROCESS_POOLS = (*STANDARD, *PACKAGES)
+ENGINES = ("dask", "ray")
+"""Made for clusters: a call goes by a scheduler."""
 SHARERS = ("manager", "mp", "stdlib")
 """Not pools: multiprocessing.Manager(), its own objects, and those of threading and queue."""
 IN_LOOPS = ("wrap_future", "wrap_future-thread", "asyncio")
 """What asyncio itself does: with our futures, and with coroutines."""
-PEERS = (*PROCESS_POOLS, "tpe", "bare-fork", *SHARERS, *IN_LOOPS)
-PACKAGES = {"loky": "loky", "pebble": "pebble"}
-
-Function = Callable[..., Any]
-
-
-class Absent(Exception):
-    """What was to be measured does not exist here; the text says what."""
-
-
-class Pool:
-    """An executor of the standard library's shape: ours, its own, loky."""
-
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
-
-    def gather(self, fn: Function, items: Sequence[Any]) -> list[Any]:
-        """Submit one by one, then take each result."""
-        submit = self.raw.submit
-        futures = [submit(fn, item) for item in items]
-        return [future.result() for future in futures]
-
-    def call(self, fn: Function, *args: Any) -> Any:
-        return self.raw.submit(fn, *args).result()
-
-    def begin(self, fn: Function, *args: Any) -> Any:
-        return self.raw.submit(fn, *args)
-
-    def kill(self, future: Any) -> None:
-        future.kill()
-
-    def map(self, fn: Function, items: Sequence[Any]) -> list[Any]:
-        return list(self.raw.map(fn, items))
-
-    def close(self) -> None:
-        self.raw.shutdown(wait=True)
-
-
-class Ours(Pool):
-    def map(self, fn: Function, items: Sequence[Any]) -> list[Any]:
-        return list(self.raw.map(fn, items, chunksize="auto"))
-
-
-class MultiprocessingPool(Pool):
-    def gather(self, fn: Function, items: Sequence[Any]) -> list[Any]:
-        apply_async = self.raw.apply_async
-        results = [apply_async(fn, (item,)) for item in items]
-        return [result.get() for result in results]
-
-    def call(self, fn: Function, *args: Any) -> Any:
-        return self.raw.apply_async(fn, args).get()
-
-    def map(self, fn: Function, items: Sequence[Any]) -> list[Any]:
-        found: list[Any] = self.raw.map(fn, items)
-        return found
-
-    def close(self) -> None:
-        self.raw.close()
-        self.raw.join()
-
-
-class PebblePool(Pool):
-    def gather(self, fn: Function, items: Sequence[Any]) -> list[Any]:
-        schedule = self.raw.schedule
-        futures = [schedule(fn, args=(item,)) for item in items]
-        return [future.result() for future in futures]
-
-    def call(self, fn: Function, *args: Any) -> Any:
-        return self.raw.schedule(fn, args=args).result()
-
-    def begin(self, fn: Function, *args: Any) -> Any:
-        return self.raw.schedule(fn, args=args)
-
-    def kill(self, future: Any) -> None:
-        future.cancel()
-
-    def close(self) -> None:
-        self.raw.close()
-        self.raw.join()
+PEERS = (*PROCESS_POOLS, "ppe-chunks", "tpe", "bare-fork", "bare-process", *SHARERS, *IN_LOOPS)
 
 
 def is_installed(name: str) -> bool:
@@ -105,7 +43,7 @@ def is_installed(name: str) -> bool:
 @contextmanager
 def open_pool(name: str, workers: int) -> Iterator[Pool]:
     """The contender called `name`, with all its workers up."""
-    pool = _make(name, workers)
+    pool = make_pool(name, workers)
     try:
         pool.gather(pid_after, [0.02] * 2 * workers)
         yield pool
@@ -113,16 +51,19 @@ def open_pool(name: str, workers: int) -> Iterator[Pool]:
         pool.close()
 
 
-def _make(name: str, workers: int) -> Pool:
+def make_pool(name: str, workers: int) -> Pool:
+    """The contender called `name`, as it is when it has just been made."""
     if name in OURS:
-        return Ours(_our_executor(name, workers))
-    if name == "mp-pool":
-        return MultiprocessingPool(multiprocessing.get_context("fork").Pool(workers))
-    if name == "pebble":
-        import pebble
-
-        return PebblePool(pebble.ProcessPool(max_workers=workers))
+        return _adapters.Ours(_our_executor(name, workers))
+    if name in MAKERS:
+        return MAKERS[name](workers)
     return Pool(_executor(name, workers))
+
+
+def _our_executor(name: str, workers: int) -> Any:
+    import unirun
+
+    return unirun.Executor(workers, backend="thread" if name == "unirun-thread" else "process")
 
 
 def _executor(name: str, workers: int) -> Any:
@@ -138,7 +79,69 @@ def _executor(name: str, workers: int) -> Any:
     return concurrent.futures.ProcessPoolExecutor(workers, mp_context=method)
 
 
-def _our_executor(name: str, workers: int) -> Any:
-    import unirun
+# -- those with methods of their own --------------------------------------------------------------
 
-    return unirun.Executor(workers, backend="thread" if name == "unirun-thread" else "process")
+
+def _chunks(workers: int) -> Pool:
+    return _adapters.Chunked(_executor("ppe-fork", workers), workers)
+
+
+def _mp_pool(workers: int) -> Pool:
+    return _adapters.MultiprocessingPool(multiprocessing.get_context("fork").Pool(workers))
+
+
+def _pebble(workers: int) -> Pool:
+    import pebble
+
+    return _adapters.PebblePool(pebble.ProcessPool(max_workers=workers))
+
+
+def _mpire(workers: int) -> Pool:
+    import mpire
+
+    return _adapters.MpirePool(mpire.WorkerPool(workers, keep_alive=True))
+
+
+def _joblib(workers: int) -> Pool:
+    import joblib
+
+    return _adapters.JoblibPool(joblib.Parallel(workers).__enter__())  # `close` leaves it
+
+
+def _dask(workers: int) -> Pool:
+    import distributed
+
+    cluster = distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    return _adapters.DaskPool(distributed.Client(cluster))
+
+
+def _ray(workers: int) -> Pool:
+    # What every machine has to be told that is no cluster: keep to yourself, tell nobody.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = os.urandom(32).hex()
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=512 << 20,
+        runtime_env={"env_vars": {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}},  # noqa: PTH120 - a worker of a spawning pool imports this
+    )
+    return _adapters.RayPool(ray)
+
+
+MAKERS = {
+    "ppe-chunks": _chunks,
+    "mp-pool": _mp_pool,
+    "pebble": _pebble,
+    "mpire": _mpire,
+    "joblib": _joblib,
+    "dask": _dask,
+    "ray": _ray,
+}

@@ -50,8 +50,9 @@ def _line(workload: Workload, row: Row, found: Mapping[str, Measured]) -> Line:
     both = {name: found[name] for name in (row.ours, row.peer or "") if name in found}
     ours = both[row.ours].figures(row.key)
     peer = both[row.peer].figures(row.key) if row.peer and row.peer in both else []
-    ratio = statistics.median(peer) / statistics.median(ours) if ours and peer else None
-    each = [theirs / mine for mine, theirs in zip(ours, peer, strict=False)]
+    both_known = ours and peer and all(ours)  # what counts failures may have found none
+    ratio = statistics.median(peer) / statistics.median(ours) if both_known else None
+    each = [theirs / mine for mine, theirs in zip(ours, peer, strict=False) if mine]
     notes = {name: each.failed or each.missing for name, each in both.items()}
     return Line(
         " ".join(filter(None, (workload.name, row.key))),
@@ -134,6 +135,7 @@ def data(line: Line) -> dict[str, Any]:
     row = line.row
     return {
         "workload": line.workload,
+        "unit": line.unit,
         "ours": {"name": row.ours, "figures": line.ours},
         "peer": {"name": row.peer, "figures": line.peer},
         "ratio": line.ratio,

@@ -20,6 +20,13 @@ def pid_after(seconds: float) -> int:
     return os.getpid()
 
 
+def modules() -> int:
+    """How many this process has imported."""
+    import sys
+
+    return len(sys.modules)
+
+
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
@@ -48,6 +55,14 @@ def block(fifo: str) -> None:
     os.write(fd, b".")
     os.close(fd)
     time.sleep(120)
+
+
+def die(fifo: str) -> None:
+    """Say that the call runs, then end as a segmentation fault or a lack of memory does."""
+    fd = os.open(fifo, os.O_WRONLY)
+    os.write(fd, b".")
+    os.close(fd)
+    os.kill(os.getpid(), 9)
 
 
 def digest(path: str) -> tuple[int, int]:

@@ -34,6 +34,8 @@ class Workload:
     quick: Sizes
     needs: tuple[str, ...] = field(default=())
     """Packages without which nobody can be measured."""
+    brief: Sizes = field(default_factory=dict)
+    """What to put into `sizes` where everything has to be measured within minutes."""
 
     @property
     def contenders(self) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ WORKLOADS = tuple(
         tuple(Row(name, "unirun", None, at_most=CLOSE) for name in TASKS),
         sizes=SIZES,
         quick=QUICK,
+        brief={"part": 3, "warm": 500, "turns": 3},
         needs=("numpy",),
     )
     for way, measure in (("submit", auto_submit), ("map", auto_map))

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from benchmarks._peers import Pool, open_pool
+from benchmarks._peers import ENGINES, Pool, open_pool
 from benchmarks._tasks import nothing
 from benchmarks._workload import Figures, Row, Sizes, Workload
 
@@ -14,13 +14,18 @@ WORKERS = 2
 
 def submit(contender: str, sizes: Sizes) -> Figures:
     with open_pool(contender, WORKERS) as pool:
-        return {"": gather_time(pool, sizes)}
+        return {"": gather_time(pool, sizes, calls_of(contender, sizes))}
 
 
-def gather_time(pool: Pool, sizes: Sizes) -> float:
+def calls_of(contender: str, sizes: Sizes) -> int:
+    """Fewer where a call goes by the scheduler of a cluster: a few are enough for a mean."""
+    return sizes["engine calls" if contender in ENGINES else "calls"]
+
+
+def gather_time(pool: Pool, sizes: Sizes, calls: int) -> float:
     """Seconds per call, from the first submit to the last result."""
-    items = range(sizes["calls"])
-    pool.gather(nothing, range(sizes["warm"]))
+    items = range(calls)
+    pool.gather(nothing, range(min(sizes["warm"], calls)))
     start = time.perf_counter()
     results = pool.gather(nothing, items)
     took = time.perf_counter() - start
@@ -62,15 +67,20 @@ def cpu_time() -> float:
 
 def latency(contender: str, sizes: Sizes) -> Figures:
     with open_pool(contender, WORKERS) as pool:
-        return {"": round_trip_time(pool, sizes)}
+        return {"": round_trip_time(pool, sizes, sizes["slow" if is_slow(contender) else "calls"])}
 
 
-def round_trip_time(pool: Pool, sizes: Sizes) -> float:
+def is_slow(contender: str) -> bool:
+    """Whether one call takes milliseconds."""
+    return contender == "joblib" or contender in ENGINES
+
+
+def round_trip_time(pool: Pool, sizes: Sizes, calls: int) -> float:
     """Median seconds from submit to result, one call at a time."""
-    for n in range(sizes["warm"]):
+    for n in range(min(sizes["warm"], calls)):
         pool.call(nothing, n)
     taken = []
-    for n in range(sizes["calls"]):
+    for n in range(calls):
         start = time.perf_counter()
         pool.call(nothing, n)
         taken.append(time.perf_counter() - start)
@@ -78,13 +88,17 @@ def round_trip_time(pool: Pool, sizes: Sizes) -> float:
 
 
 def map_tiny(contender: str, sizes: Sizes) -> Figures:
-    count = sizes["items"]
+    count = sizes["items" if contender in IN_CHUNKS else "items one by one"]
     with open_pool(contender, WORKERS) as pool:
-        pool.map(nothing, range(sizes["warm"]))
+        pool.map(nothing, range(min(sizes["warm"], count)))
         return {
             "range": _map_time(pool, range(count)),
             "list": _map_time(pool, list(range(count))),
         }
+
+
+IN_CHUNKS = ("unirun", "ppe-chunks", "mp-pool")
+"""Whose maps bundle tiny items; of the others fewer are enough to know the time per item."""
 
 
 def _map_time(pool: Pool, items: Sequence[int]) -> float:
@@ -103,12 +117,19 @@ WORKLOADS = (
         submit,
         (
             Row("", "unirun", "ppe-fork", 15),
+            Row("", "unirun", "ppe-spawn"),
+            Row("", "unirun", "ppe-forkserver"),
             Row("", "unirun", "mp-pool", 6),
             Row("", "unirun", "loky", 20),
+            Row("", "unirun", "joblib"),
             Row("", "unirun", "pebble", 12),
+            Row("", "unirun", "mpire"),
+            Row("", "unirun", "dask"),
+            Row("", "unirun", "ray"),
         ),
-        sizes={"calls": 20_000, "warm": 1000},
-        quick={"calls": 200, "warm": 10},
+        sizes={"calls": 20_000, "engine calls": 1000, "warm": 1000},
+        quick={"calls": 200, "engine calls": 20, "warm": 10},
+        brief={"calls": 5000, "warm": 500},
     ),
     Workload(
         "submit-lambda",
@@ -133,17 +154,41 @@ WORKLOADS = (
         "one call at a time, submit to result",
         "us",
         latency,
-        (Row("", "unirun", "ppe-fork", 4), Row("", "unirun", "mp-pool", 2)),
-        sizes={"calls": 2000, "warm": 200},
-        quick={"calls": 50, "warm": 5},
+        (
+            Row("", "unirun", "ppe-fork", 4),
+            Row("", "unirun", "ppe-spawn"),
+            Row("", "unirun", "ppe-forkserver"),
+            Row("", "unirun", "mp-pool", 2),
+            Row("", "unirun", "loky"),
+            Row("", "unirun", "joblib"),
+            Row("", "unirun", "pebble"),
+            Row("", "unirun", "mpire"),
+            Row("", "unirun", "dask"),
+            Row("", "unirun", "ray"),
+        ),
+        sizes={"calls": 2000, "slow": 200, "warm": 200},
+        quick={"calls": 50, "slow": 5, "warm": 5},
+        brief={"calls": 1000, "slow": 30},
     ),
     Workload(
         "map",
         "map of 400k tiny items, per item",
         "us",
         map_tiny,
-        (Row("range", "unirun", "mp-pool", 1.5), Row("list", "unirun", "mp-pool", 1.1)),
-        sizes={"items": 400_000, "warm": 20_000},
-        quick={"items": 2000, "warm": 100},
+        (
+            Row("range", "unirun", "mp-pool", 1.5),
+            Row("list", "unirun", "mp-pool", 1.1),
+            Row("range", "unirun", "ppe-chunks"),
+            Row("range", "unirun", "ppe-fork"),
+            Row("range", "unirun", "loky"),
+            Row("range", "unirun", "joblib"),
+            Row("range", "unirun", "pebble"),
+            Row("range", "unirun", "mpire"),
+            Row("range", "unirun", "dask"),
+            Row("range", "unirun", "ray"),
+        ),
+        sizes={"items": 400_000, "items one by one": 5000, "warm": 20_000},
+        quick={"items": 2000, "items one by one": 50, "warm": 100},
+        brief={"items": 100_000, "items one by one": 2000},
     ),
 )

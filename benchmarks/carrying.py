@@ -82,6 +82,7 @@ WORKLOADS = (
         (Row("look", "unirun", None, at_most=1.05),),
         sizes=SIZES,
         quick=QUICK,
+        brief={"calls": 1000, "pairs": 11},
     ),
     Workload(
         "travel-some",
@@ -91,5 +92,6 @@ WORKLOADS = (
         (Row("text", "unirun", None), Row("dict", "unirun", None), Row("seed", "unirun", None)),
         sizes=SIZES,
         quick=QUICK,
+        brief={"calls": 1000, "pairs": 11},
     ),
 )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks._peers import open_pool
+from benchmarks._peers import PROCESS_POOLS, open_pool
 from benchmarks._tasks import digest, nap
 from benchmarks._workload import Figures, Row, Sizes, Workload
 
@@ -43,8 +43,12 @@ SKIPPED = {"site-packages", "test", "tests", "idle_test", "__pycache__"}
 
 def real(contender: str, sizes: Sizes) -> Figures:
     files = sources()[: sizes["files"] or None]
+    return {"": seconds_of(contender, files, WORKERS)}
+
+
+def seconds_of(contender: str, files: list[str], workers: int) -> float:
     work = bare_fork if contender == "bare-fork" else _on_pool
-    return {"": work(contender, files)}
+    return work(contender, files, workers)
 
 
 def sources() -> list[str]:
@@ -56,9 +60,9 @@ def sources() -> list[str]:
     return sorted(found)
 
 
-def _on_pool(contender: str, files: list[str]) -> float:
-    with open_pool(contender, WORKERS) as pool:
-        pool.gather(digest, files[:1] * 2 * WORKERS)  # each worker imports what it needs
+def _on_pool(contender: str, files: list[str], workers: int) -> float:
+    with open_pool(contender, workers) as pool:
+        pool.gather(digest, files[:1] * 2 * workers)  # each worker imports what it needs
         start = time.perf_counter()
         results = pool.map(digest, files)
         took = time.perf_counter() - start
@@ -66,8 +70,8 @@ def _on_pool(contender: str, files: list[str]) -> float:
     return took
 
 
-def bare_fork(_: str, files: list[str]) -> float:
-    """Two forked processes and nothing else: each takes the next largest file from a pipe.
+def bare_fork(_: str, files: list[str], workers: int) -> float:
+    """Some forked processes and nothing else: each takes the next largest file from a pipe.
 
     Reads of four bytes from a full pipe are not torn, so no file is done twice and nobody waits
     for the other: no split made beforehand is more even, whatever else the machine does.
@@ -84,7 +88,7 @@ def bare_fork(_: str, files: list[str]) -> float:
         while number := os.read(queue, 4):
             digest(files[int.from_bytes(number, "big")])
 
-    children = [_fork(work) for _ in range(WORKERS)]
+    children = [_fork(work) for _ in range(workers)]
     os.close(held)
     for number in by_size:
         os.write(fill, number.to_bytes(4, "big"))
@@ -120,14 +124,19 @@ WORKLOADS = (
         ),
         sizes={"equal": 800, "long": 8, "short": 400},
         quick={"equal": 20, "long": 2, "short": 20},
+        brief={"equal": 400, "long": 4, "short": 200},
     ),
     Workload(
         "real",
         "parse and compress the standard library's files",
         "ms",
         real,
-        (Row("", "unirun", "bare-fork", 0.95), Row("", "unirun", "ppe-fork")),
+        (
+            Row("", "unirun", "bare-fork", 0.95),
+            *(Row("", "unirun", peer) for peer in PROCESS_POOLS),
+        ),
         sizes={"files": 0},
         quick={"files": 10},
+        brief={"files": 120},
     ),
 )

@@ -1,5 +1,6 @@
 """What a pool costs to start, to refill after a kill, and to keep."""
 
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -9,34 +10,96 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 
-from benchmarks._peers import Absent, Pool, open_pool
+from benchmarks._peers import PROCESS_POOLS, Absent, Pool, open_pool
 from benchmarks._tasks import block, nothing, pid_after
 from benchmarks._workload import Figures, Row, Sizes, Workload
 
 # -- start-up -------------------------------------------------------------------------------------
 
-OUR_START = """
-import os, unirun
-executor = unirun.Executor(2, backend="process")
-assert executor.submit(pow, 2, 3).result() == 8
-os.write(1, b".")
-executor.shutdown()
-"""
-PEER_START = """
-import os
+PPE = """
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 executor = ProcessPoolExecutor(2, mp_context=get_context({method!r}))
-assert executor.submit(pow, 2, 3).result() == 8
-os.write(1, b".")
-executor.shutdown()
+call = lambda: executor.submit(pow, 2, 3).result()
+end = executor.shutdown
+"""
+STARTS = {
+    "unirun": """
+import unirun
+executor = unirun.Executor(2, backend="process")
+call = lambda: executor.submit(pow, 2, 3).result()
+end = executor.shutdown
+""",
+    "ppe-fork": PPE.format(method="fork"),
+    "ppe-spawn": PPE.format(method="spawn"),
+    "ppe-forkserver": PPE.format(method="forkserver"),
+    "mp-pool": """
+from multiprocessing import get_context
+pool = get_context("fork").Pool(2)
+call = lambda: pool.apply(pow, (2, 3))
+end = pool.terminate
+""",
+    "loky": """
+import loky
+executor = loky.ProcessPoolExecutor(2)
+call = lambda: executor.submit(pow, 2, 3).result()
+end = executor.shutdown
+""",
+    "joblib": """
+import joblib
+call = lambda: joblib.Parallel(2)([joblib.delayed(pow)(2, 3)])[0]
+end = lambda: None
+""",
+    "pebble": """
+import pebble
+pool = pebble.ProcessPool(max_workers=2)
+call = lambda: pool.schedule(pow, args=(2, 3)).result()
+end = lambda: (pool.close(), pool.join())
+""",
+    "mpire": """
+import mpire
+pool = mpire.WorkerPool(2)
+call = lambda: pool.apply(pow, (2, 3))
+end = pool.terminate
+""",
+    "dask": """
+import distributed
+client = distributed.Client(
+    n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+)
+call = lambda: client.submit(pow, 2, 3).result()
+end = client.shutdown
+""",
+    "ray": """
+import ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+call = lambda: ray.get(ray.remote(lambda: 2**3).remote())
+end = ray.shutdown
+""",
+}
+# The guard is for those who run the program again in their workers.
+PROGRAM = """
+import os
+if __name__ == "__main__":
+{start}
+    assert call() == 8
+    os.write(1, b".")
+    end()
 """
 
 
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "0" * 64,
+}
+
+
 def startup(contender: str, sizes: Sizes) -> Figures:
-    program = PEER_START.format(method=contender.removeprefix("ppe-"))
-    program = OUR_START if contender == "unirun" else program
+    program = PROGRAM.format(start=indent(STARTS[contender], "    "))
     return {"": statistics.median(_time_to_dot(program) for _ in range(sizes["starts"]))}
 
 
@@ -45,8 +108,11 @@ def _time_to_dot(program: str) -> float:
     # In an empty directory, so that no sources lie where the interpreter looks first.
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-P", "-c", program]
+        settings = {**os.environ, **QUIET}
         start = time.perf_counter()
-        with subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command, cwd=directory, env=settings, stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None
             first = os.read(process.stdout.fileno(), 1)
             took = time.perf_counter() - start
@@ -61,15 +127,41 @@ def _time_to_dot(program: str) -> float:
 def kill(contender: str, sizes: Sizes) -> Figures:
     """Seconds from the kill of a running call to the result of the next one in its place.
 
+    `bare-process` is what it takes at least: to end a process and to start another.
+
     A pool of ours keeps a worker in reserve once a call was killed, so the first kill in a pool
     and the later ones are two things.
     """
+    if contender == "bare-process":
+        return {"first (re-fork)": _time_of_another_process(sizes)}
     first, later = [], []
     for _ in range(sizes["pools"]):
-        with open_pool(contender, 1) as pool, _gate() as (fifo, opened):
+        with open_pool(contender, 1) as pool, gate() as (fifo, opened):
             first.append(_time_to_refill(pool, fifo, opened, sizes))
             later += [_time_to_refill(pool, fifo, opened, sizes) for _ in range(sizes["later"])]
     return {"first (re-fork)": statistics.median(first), "later (spare)": statistics.median(later)}
+
+
+def _time_of_another_process(sizes: Sizes) -> float:
+    context = multiprocessing.get_context("fork")
+    taken = []
+    with gate() as (fifo, opened):
+        for _ in range(sizes["pools"] * sizes["later"]):
+            running = context.Process(target=block, args=(fifo,))
+            running.start()
+            assert os.read(opened, 1) == b"."
+            start = time.perf_counter()
+            running.kill()
+            running.join()
+            reader, writer = context.Pipe(duplex=False)
+            another = context.Process(target=writer.send, args=(1,))
+            another.start()
+            assert reader.recv() == 1
+            taken.append(time.perf_counter() - start)
+            another.join()
+            reader.close()
+            writer.close()
+    return statistics.median(taken)
 
 
 def _time_to_refill(pool: Pool, fifo: str, opened: int, sizes: Sizes) -> float:
@@ -83,7 +175,7 @@ def _time_to_refill(pool: Pool, fifo: str, opened: int, sizes: Sizes) -> float:
 
 
 @contextmanager
-def _gate() -> Iterator[tuple[str, int]]:
+def gate() -> Iterator[tuple[str, int]]:
     """A named pipe that a worker can open, and our end of it."""
     with tempfile.TemporaryDirectory() as directory:
         fifo = f"{directory}/gate"
@@ -146,9 +238,17 @@ WORKLOADS = (
             Row("", "unirun", "ppe-fork", 1.25),
             Row("", "unirun", "ppe-spawn", 3),
             Row("", "unirun", "ppe-forkserver", 3),
+            Row("", "unirun", "mp-pool"),
+            Row("", "unirun", "loky"),
+            Row("", "unirun", "joblib"),
+            Row("", "unirun", "pebble"),
+            Row("", "unirun", "mpire"),
+            Row("", "unirun", "dask"),
+            Row("", "unirun", "ray"),
         ),
         sizes={"starts": 5},
         quick={"starts": 1},
+        brief={"starts": 2},
     ),
     Workload(
         "kill",
@@ -158,9 +258,13 @@ WORKLOADS = (
         (
             Row("first (re-fork)", "unirun", "pebble", 10),
             Row("later (spare)", "unirun", "pebble", 25),
+            Row("first (re-fork)", "unirun", "ray"),
+            Row("later (spare)", "unirun", "ray"),
+            Row("first (re-fork)", "unirun", "bare-process"),
         ),
         sizes={"pools": 5, "later": 3, "pause_ms": 200},
         quick={"pools": 1, "later": 1, "pause_ms": 50},
+        brief={"pools": 2, "later": 2},
     ),
     Workload(
         "memory",
@@ -169,7 +273,8 @@ WORKLOADS = (
         memory,
         (
             Row("per worker", "unirun", "ppe-spawn", 1),
-            Row("all processes", "unirun", "ppe-spawn"),
+            *(Row("per worker", "unirun", peer) for peer in PROCESS_POOLS if peer != "ppe-spawn"),
+            *(Row("all processes", "unirun", peer) for peer in PROCESS_POOLS),
         ),
         sizes={"calls": 1000, "pause_ms": 300},
         quick={"calls": 10, "pause_ms": 10},

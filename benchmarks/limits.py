@@ -1,5 +1,6 @@
 """What the machine itself allows: no pool can be faster than these."""
 
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -21,6 +22,8 @@ def measure(quick: bool = False) -> dict[str, float]:
         "copy of 64 MiB": copy_time(64 * MIB, 1 + n // 2),
         "copy of 64 MiB into memory not touched before": fresh_copy_time(64 * MIB, 1 + n // 2),
         "fork, exit and wait": median(fork_and_wait, 5 * n),
+        "multiprocessing.Process: start (fork) and join": median(_process("fork"), 2 * n),
+        "multiprocessing.Process: start (spawn) and join": median(_process("spawn"), 1 + n // 4),
         "interpreter that does nothing": median(_interpreter("pass"), n),
         "interpreter that imports unirun": median(_interpreter("import unirun"), n),
         "interpreter that imports concurrent.futures.process": median(
@@ -94,6 +97,17 @@ def fork_and_wait() -> None:
     if not child:
         os._exit(0)
     os.waitpid(child, 0)
+
+
+def _process(method: str) -> Callable[[], object]:
+    context = multiprocessing.get_context(method)
+
+    def start_and_join() -> None:
+        process = context.Process(target=len, args=((),))
+        process.start()
+        process.join()
+
+    return start_and_join
 
 
 def _interpreter(program: str) -> Callable[[], object]:

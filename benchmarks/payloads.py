@@ -11,6 +11,7 @@ from benchmarks._workload import Figures, Row, Sizes, Workload
 
 MIB = 1 << 20
 WORKERS = 2
+PEERS = ("ppe-fork", "mp-pool", "loky", "joblib", "pebble", "mpire", "dask", "ray")
 
 
 def ndarray(contender: str, sizes: Sizes) -> Figures:
@@ -28,13 +29,15 @@ def _transfers(contender: str, sizes: Sizes, make: Callable[[int], Any]) -> Figu
     with open_pool(contender, WORKERS) as pool:
         pool.gather(ends, [make(MIB)] * 4 * WORKERS)  # each worker imports what it needs
         for label, repeats in sizes.items():
+            if not repeats:
+                continue
             data = make(int(label.split()[0]) * MIB)
-            figures[f"{label} one way"] = _median(pool, ends, data, repeats)
-            figures[f"{label} there and back"] = _median(pool, echo, data, repeats)
+            figures[f"{label} one way"] = median(pool, ends, data, repeats)
+            figures[f"{label} there and back"] = median(pool, echo, data, repeats)
     return figures
 
 
-def _median(pool: Pool, fn: Callable[..., Any], data: Any, repeats: int) -> float:
+def median(pool: Pool, fn: Callable[..., Any], data: Any, repeats: int) -> float:
     taken = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
@@ -49,7 +52,10 @@ def _median(pool: Pool, fn: Callable[..., Any], data: Any, repeats: int) -> floa
 def _rows(labels: list[str], one_way: float, both_ways: float) -> tuple[Row, ...]:
     goals = (("one way", one_way), ("there and back", both_ways))
     return tuple(
-        Row(f"{label} {how}", "unirun", "ppe-fork", goal) for label in labels for how, goal in goals
+        Row(f"{label} {how}", "unirun", peer, goal if peer == "ppe-fork" else None)
+        for label in labels
+        for how, goal in goals
+        for peer in PEERS
     )
 
 
@@ -66,6 +72,7 @@ WORKLOADS = (
         sizes=ARRAYS,
         quick={"1 MiB": 2},
         needs=("numpy",),
+        brief={"1 MiB": 10, "16 MiB": 5, "64 MiB": 0},
     ),
     Workload(
         "bytes",
@@ -75,5 +82,6 @@ WORKLOADS = (
         _rows(list(BYTES), 4, 5),
         sizes=BYTES,
         quick={"1 MiB": 2},
+        brief={"1 MiB": 5, "16 MiB": 3},
     ),
 )

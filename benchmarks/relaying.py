@@ -105,6 +105,7 @@ WORKLOADS = (
         ),
         sizes={"calls": 2000, "pairs": 31},
         quick={"calls": 20, "pairs": 1},
+        brief={"calls": 1000, "pairs": 11},
     ),
     Workload(
         "relay-busy",
@@ -114,5 +115,6 @@ WORKLOADS = (
         (Row("line", "unirun", None), Row("record", "unirun", None)),
         sizes={"calls": 20000},
         quick={"calls": 100},
+        brief={"calls": 4000},
     ),
 )

@@ -21,7 +21,7 @@ from benchmarks._census import holdings
 from benchmarks._faults import down, hang, hold_and_hang, take
 from benchmarks._tasks import nap
 from benchmarks._workload import Figures, Row, Sizes, Workload
-from benchmarks.lifecycle import _gate, descendants
+from benchmarks.lifecycle import descendants, gate
 
 PATIENCE = 30.0
 LEFT_AFTER = 0.5
@@ -35,7 +35,7 @@ KiB, MiB = 1 << 10, 1 << 20
 def kill(contender: str, sizes: Sizes) -> Figures:
     """From the kill of a running call to the result of the next one, again and again."""
     took = []
-    with unirun.Executor(1, backend="process", grace=0) as executor, _gate() as (fifo, opened):
+    with unirun.Executor(1, backend="process", grace=0) as executor, gate() as (fifo, opened):
         for number in range(sizes["kills"]):
             future = executor.submit(hang, fifo)
             assert os.read(opened, 2) == b".\n"
@@ -206,7 +206,7 @@ def queued(contender: str, sizes: Sizes) -> Figures:
     """What 100k calls that wait take, and how long it takes to cancel them all."""
     _census.require_proc()
     count = sizes["calls"]
-    with unirun.Executor(1, backend="process", grace=0) as executor, _gate() as (fifo, opened):
+    with unirun.Executor(1, backend="process", grace=0) as executor, gate() as (fifo, opened):
         running = executor.submit(hang, fifo)
         assert os.read(opened, 2) == b".\n"
         gc.collect()
@@ -245,7 +245,7 @@ def long_map(contender: str, sizes: Sizes) -> Figures:
 def dead_holder(contender: str, sizes: Sizes) -> Figures:
     """From the kill of who holds a lock to the moment at which the next one has it."""
     took = []
-    with unirun.Executor(2, backend="process", grace=0) as executor, _gate() as (fifo, opened):
+    with unirun.Executor(2, backend="process", grace=0) as executor, gate() as (fifo, opened):
         lock = executor.Lock()
         for _ in range(sizes["deaths"]):
             holder = executor.submit(hold_and_hang, lock, fifo)

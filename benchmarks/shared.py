@@ -220,6 +220,7 @@ def game(
         rows(STATES, against_manager, against_own),
         sizes=SIZES | {"most": most},
         quick=QUICK,
+        brief={"budget_ms": 60},
     )
 
 
@@ -240,6 +241,7 @@ WORKLOADS = (
         rows(("small", "64 KiB"), 10),
         sizes=SIZES,
         quick=QUICK,
+        brief={"budget_ms": 60},
     ),
     Workload(
         "shared-thread",
@@ -252,5 +254,6 @@ WORKLOADS = (
         ),
         sizes={"budget_ms": 5, "first": 1000, "most": 1_000_000, "batches": 25},
         quick={"budget_ms": 1, "first": 10, "most": 100, "batches": 1},
+        brief={"batches": 9},
     ),
 )

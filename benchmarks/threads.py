@@ -12,6 +12,7 @@ WORKLOADS = (
         (Row("", "unirun-thread", "tpe", 5),),
         sizes={"calls": 20_000, "warm": 1000},
         quick={"calls": 200, "warm": 10},
+        brief={"calls": 10_000},
     ),
     Workload(
         "thread-latency",

@@ -80,5 +80,6 @@ WORKLOADS = (
         ),
         sizes={"calls": 400, "pairs": 15},
         quick={"calls": 10, "pairs": 1},
+        brief={"calls": 200, "pairs": 5},
     ),
 )

@@ -68,5 +68,6 @@ WORKLOADS = (
         ),
         sizes={"1 ms": 200, "nothing": 2000, "pairs": 11},
         quick={"1 ms": 20, "nothing": 200, "pairs": 2},
+        brief={"1 ms": 100, "nothing": 1000, "pairs": 5},
     ),
 )

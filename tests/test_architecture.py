@@ -140,7 +140,7 @@ DEPENDENCIES = {"cloudpickle", "psutil"}
 OPTIONAL = {  # where more than the dependencies may be imported
     "backends/dask": {"dask", "distributed"},
     "backends/ray": {"ray"},
-    "unirun/integrations/": {"django", "joblib", "opentelemetry", "prometheus_client"}
+    "unirun/integrations/": {"django", "joblib", "numpy", "opentelemetry", "prometheus_client"}
     | {"rich", "tqdm"},
     "unirun/testing": {"pytest", "_pytest"},
 }

@@ -71,7 +71,9 @@ def test_a_workload_yields_figures_for_both_sides(workload, monkeypatch):
             assert figures
             assert figures.keys() <= {row.key for row in workload.rows}
             # The "cpu" of a few calls is a difference of two times, and may be lost in their noise.
-            assert workload.name == "cpu" or min(figures.values()) > 0, f"{name}: {figures}"
+            # "losses" are counted, and there need not be any.
+            may_be_none = workload.name in {"cpu", "losses"}
+            assert may_be_none or min(figures.values()) > 0, f"{name}: {figures}"
 
 
 def test_the_limits_of_the_machine_are_measured():

@@ -2,8 +2,10 @@
 
 import gc
 import logging
+import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -468,3 +470,14 @@ def test_executors_may_be_made_while_somebody_begins_to_watch() -> None:
     assert len(made) >= 3
     for each in made:
         _observe.pools.discard(each)
+
+
+def test_an_error_is_told_of_while_another_thread_imports_those_of_crashes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The module is half made then: no error that there is can be one of its classes."""
+    monkeypatch.setitem(sys.modules, "unirun._broken", types.ModuleType("unirun._broken"))
+    future: unirun.Future[None] = unirun.Future()
+    future._fail(ValueError("no"))
+
+    assert _observe.how(future) == "failed"

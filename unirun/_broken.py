@@ -11,6 +11,10 @@ from concurrent.futures.thread import BrokenThreadPool
 
 from unirun._errors import SerializationError, UnirunError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["DeserializationError", "InitializerFailed", "WorkerCrashed", "signal_name"]
 
 
@@ -48,12 +52,12 @@ class WorkerCrashed(UnirunError, BrokenProcessPool):
         self.task = task
         self.pid = pid
         self.exitcode = exitcode
-        self.signal_name = signal_name(exitcode)
+        self.signal_name: str | None = signal_name(exitcode)
         self.attempt = attempt
         self.stderr = stderr
         self.stack = stack
         self.oom = oom
-        self.quarantined = False
+        self.quarantined: bool = False
         how = f"by {self.signal_name}" if self.signal_name else f"with exit code {exitcode}"
         super().__init__(f"the worker (pid {pid}) running {task} died {how}")
         for remark in (_OUT_OF_MEMORY if oom else "", detail):
@@ -65,7 +69,7 @@ class WorkerCrashed(UnirunError, BrokenProcessPool):
     def _remark(self, text: str) -> None:
         """One more thing to say, before what the worker left behind."""
         if text:
-            self.args = (f"{self.args[0]}; {text}", *self.args[1:])
+            self.args: tuple[Any, ...] = (f"{self.args[0]}; {text}", *self.args[1:])
 
     def _quarantine(self, crashes: int) -> None:
         """Its policy would allow another attempt, which it does not get."""

@@ -273,6 +273,7 @@ class Token:
     __slots__ = ()
 
     def is_set(self) -> bool:
+        """Whether the call should stop."""
         return False
 
     def also(self, heir: Callable[[], object] | Token) -> None:
@@ -282,6 +283,7 @@ class Token:
         """Its call has ended."""
 
     def wait(self, seconds: float) -> None:
+        """Wait until it is set, so many seconds at most."""
         time.sleep(seconds)
 
 
@@ -291,7 +293,7 @@ class Unasked(ABC):
     __slots__ = ("deadline",)
 
     def __init__(self, deadline: float | None) -> None:
-        self.deadline = deadline
+        self.deadline: float | None = deadline
 
     @property
     def seeded(self) -> bool:

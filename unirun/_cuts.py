@@ -118,7 +118,7 @@ class Chunker:
     """How many items go into one call: a fixed number, or grown until a call takes 10 ms."""
 
     def __init__(self, size: int | None, workers: int) -> None:
-        self.size = size or 1
+        self.size: int = size or 1
         self._adaptive = size is None
         self._workers = workers
         self._short = 1  # items that take a tenth of what a chunk should

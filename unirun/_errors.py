@@ -165,7 +165,7 @@ class TaskMemoryExceeded(UnirunError, MemoryError):
     """
 
     # That of MemoryError refuses every class that has another base before it.
-    __new__ = Exception.__new__  # type: ignore[assignment]
+    __new__: Any = Exception.__new__
 
     def __init__(self, task: str, pid: int, *, limit: int, used: int) -> None:
         self.task = task

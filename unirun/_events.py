@@ -117,7 +117,7 @@ class Courier:
         self._pid = os.getpid()
         self._queue: SimpleQueue[Any] = SimpleQueue()  # (item,); else to be called; None: the end
         self._lock = threading.RLock()  # guards `dropped`; an event may come from a __del__
-        self.dropped = 0
+        self.dropped: int = 0
         self._said = 0
         self._said_at = 0.0
         self._closed = False
@@ -213,7 +213,7 @@ class Delivery:
 
     def __init__(self, executor: Executor, name: str) -> None:
         self._sources = Sources(executor, self.stop)
-        self.courier = Courier(self._hand_over, f"{name}-events")
+        self.courier: Courier = Courier(self._hand_over, f"{name}-events")
         # Guards `_subscriptions` (replaced, never changed), and that `_unwatch` is set while there
         # are some. Reentrant: a garbage collection may call `stop`.
         self._lock = threading.RLock()

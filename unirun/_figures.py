@@ -18,8 +18,8 @@ class Figures:
     __slots__ = ("_computed", "begun", "cpu", "ended", "worker")
 
     def __init__(self) -> None:
-        self.worker = threading.current_thread().name
-        self.begun = monotonic()
+        self.worker: str = threading.current_thread().name
+        self.begun: float = monotonic()
         self.ended: float | None = None
         self.cpu: float | None = None
         self._computed = thread_time()

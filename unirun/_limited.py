@@ -47,8 +47,8 @@ class HeldFuture(Future["Any"]):
         self, limit: Limit, backend: str, options: CallOptions, hand_over: HandOver
     ) -> None:
         self.backend = backend
-        self.priority = options.priority
-        self.until = _end_of_waiting(options)
+        self.priority: int = options.priority
+        self.until: float | None = _end_of_waiting(options)
         self._limit = limit
         self._options = options
         self._context = copy_context()

@@ -152,7 +152,9 @@ class Mapping:
         self.refused: BaseException | None = None  # raised behind the results there will be
         if self._inputs.is_async:
             self.refused = TypeError("an async iterable can only be read by `async for`")
-        self.iterated = self.closed = self.exhausted = False
+        self.iterated: bool = False
+        self.closed: bool = False
+        self.exhausted: bool = False
         self._sent: deque[_Chunk] = deque()
         self._finished: SimpleQueue[_Chunk] | None = None if ordered else SimpleQueue()
         # Collected, with the error to be raised behind the values.

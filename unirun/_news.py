@@ -60,10 +60,10 @@ class Origin:
     __slots__ = ("future", "pid", "task", "worker")
 
     def __init__(self, future: Any, task: str, worker: str, pid: int) -> None:
-        self.future = future
-        self.task = task
-        self.worker = worker
-        self.pid = pid
+        self.future: Any = future
+        self.task: str = task
+        self.worker: str = worker
+        self.pid: int = pid
 
     def __repr__(self) -> str:
         return f"<origin {self.task or 'no task'}, {self.worker}>"

@@ -364,8 +364,8 @@ def how(future: Any) -> str:
         return "timed_out"
     if isinstance(error, TaskMemoryExceeded):
         return "killed"
-    broken = sys.modules.get("unirun._broken")  # loaded by whoever raised one of these
-    crash: Any = () if broken is None else broken.WorkerCrashed
+    # Loaded by whoever raised one of these; while another thread loads it, nobody has yet.
+    crash: Any = getattr(sys.modules.get("unirun._broken"), "WorkerCrashed", ())
     return "crashed" if isinstance(error, crash) else "failed"
 
 

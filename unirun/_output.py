@@ -39,7 +39,7 @@ class Output:
         self._pieces: deque[tuple[int, str]] = deque()  # 1: stdout; 2: stderr
         self._size = 0
         self._decoders: dict[int, Any] = {}
-        self.dropped = 0
+        self.dropped: int = 0
 
     @property
     def stdout(self) -> str:
@@ -92,7 +92,8 @@ class Output:
             return str(self) == str(other)
         return NotImplemented
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
 
 Output.__module__ = "unirun"

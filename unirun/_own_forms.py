@@ -3,6 +3,7 @@
     decimal         the current context, unless it is as at the start   numbers and names
     numpy           what `numpy.errstate` has set                       numbers and names
     opentelemetry   the current span, and the baggage                   as in HTTP (W3C)
+    asgiref         what belongs to a request of Django, and to nobody elsewhere        not at all
 
 Nothing is imported here that the program has not imported, in a worker what has arrived needs.
 """
@@ -15,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["BY_NAME", "Decimal", "Form", "NumpyErrors", "Trace"]
+__all__ = ["BY_NAME", "Decimal", "Form", "Locals", "NumpyErrors", "Trace"]
 
 
 class Form:
@@ -93,8 +94,19 @@ class Trace(Form):
         return trace, imported("opentelemetry.baggage.propagation").W3CBaggagePropagator()
 
 
+class Locals(Form):
+    """Storage for one thread or task, as asgiref calls it: by design, nobody else is to see it."""
+
+    def fits(self, value: Any) -> bool:
+        return True
+
+    def leave(self, value: Any) -> None:
+        return None
+
+
 BY_NAME: dict[str, Form] = {
     "decimal_context": Decimal(),
     "numpy.ufunc.extobj": NumpyErrors(),
     "current_context": Trace(),
+    "asgiref.local": Locals(),
 }

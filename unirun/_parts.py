@@ -51,7 +51,7 @@ class Parts:
 
     def __init__(self) -> None:
         self._heard: deque[tuple[bytes, Lease | None]] = deque()
-        self.taken = 0  # outcomes so far
+        self.taken: int = 0  # outcomes so far
 
     def hear(self, part: bytes, memory: memoryview | None = None) -> None:
         """`memory`: the record of the worker that sent it."""

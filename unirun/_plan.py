@@ -41,7 +41,7 @@ class Given(dict["str", "Any"]):
         self, options: Mapping[str, Any] = {}, limit: Limit | Places | None = None
     ) -> None:
         super().__init__(options)
-        self.limit = limit
+        self.limit: Limit | Places | None = limit
         # By the function, where that stays as long as its module; and by the id of what the plan
         # keeps: the code of functions that come and go.
         self.known: dict[object, Plan] = {}

@@ -8,6 +8,7 @@ of the group `unirun.backends`, or taken as "module:Class".
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 
 from unirun._deferral import imported
@@ -84,6 +85,9 @@ def available(name: str) -> str | None:
 
 
 def _import(name: str, target: str) -> type[Backend]:
+    if name in AHEAD and os.name != "posix":  # what it imports is not there
+        text = f"the {name!r} backend needs POSIX, this is {sys.platform}; use backend='thread'"
+        raise BackendUnavailable(text)
     module, _, attribute = target.partition(":")
     try:
         # Of others: their code runs under no lock of ours.

@@ -114,10 +114,10 @@ class Members:
         self.kept: list[Future[Any]] = []  # in the order of submits
         self.failures: dict[int, BaseException] = {}  # by id, in the order in which they came
         self._late: set[Future[Any]] = set()  # calls that the deadline has ended
-        self.cancelling = False
-        self.from_outside = False  # the scope around it was cancelled
-        self.expired = False  # the deadline has cut something off
-        self.over = False
+        self.cancelling: bool = False
+        self.from_outside: bool = False  # the scope around it was cancelled
+        self.expired: bool = False  # the deadline has cut something off
+        self.over: bool = False
 
     def open(self, timeout: float | None, latest: float | None) -> None:
         """The block begins."""

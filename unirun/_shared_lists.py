@@ -28,7 +28,7 @@ class SharedList(SharedContent):
     """
 
     __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: None = None  # type: ignore[assignment]
 
     kind = "List"
 

@@ -129,7 +129,7 @@ class SharedDict(SharedContent):
     """
 
     __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: None = None  # type: ignore[assignment]
 
     kind = "Dict"
 

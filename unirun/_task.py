@@ -40,7 +40,7 @@ class Task(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, Any], *, derived: bool = False):
         functools.update_wrapper(self, fn)
         self.fn = fn
-        self.__unirun_options__ = dict(options)
+        self.__unirun_options__: dict[str, Any] = dict(options)
         self._derived = derived
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -116,7 +116,7 @@ class BoundTask(Generic[P, R]):
         functools.update_wrapper(self, task.fn)
         self.__self__ = obj
         self.__func__ = task
-        self.__unirun_options__ = task.__unirun_options__
+        self.__unirun_options__: dict[str, Any] = task.__unirun_options__
 
     @property
     def fn(self) -> Callable[..., R]:

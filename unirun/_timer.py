@@ -71,9 +71,9 @@ class Timer(Lasting):
         super().__init__(None, None)
         self.interval = interval
         self.function = function
-        self.args = [] if args is None else args
-        self.kwargs = {} if kwargs is None else kwargs
-        self.finished = threading.Event()
+        self.args: Iterable[Any] = [] if args is None else args
+        self.kwargs: Mapping[str, Any] = {} if kwargs is None else kwargs
+        self.finished: threading.Event = threading.Event()
         # Guards the state and the four below.  Reentrant: a signal handler may cancel.
         self._lock = threading.RLock()
         self._state = _NEW

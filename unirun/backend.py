@@ -145,9 +145,7 @@ class CallOptions(_Plain):
 
 
 DEFAULT_OPTIONS = CallOptions()
-
-
-next_call_id = _observe.next_number
+next_call_id: Callable[[], int] = _observe.next_number
 
 
 class Backend(ABC):
@@ -167,7 +165,7 @@ class Backend(ABC):
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.tally = _observe.Tally()
+        self.tally: _observe.Tally = _observe.Tally()
 
     @property
     @abstractmethod
@@ -316,9 +314,10 @@ class FlagToken(Token):
         self._is_set = False
         self._event: threading.Event | None = None
         self._heirs: Heirs | None = None
-        self.is_over = False  # its call has ended: what that has left behind goes on
+        self.is_over: bool = False  # its call has ended: what that has left behind goes on
 
     def set(self) -> None:
+        """The call is to stop, and what it has submitted with it."""
         todo: list[Callable[[], object] | Token] = [self]
         while todo:  # no recursion: calls of calls go deep
             heir = todo.pop()
@@ -411,6 +410,7 @@ def overtime(name: str, options: CallOptions) -> str:
 
 
 def abandoned(name: str, options: CallOptions) -> TaskTimeout:
+    """The outcome of a call that ran too long in a thread, where it goes on unobserved."""
     text = f"{overtime(name, options)}; its thread cannot be killed and was abandoned"
     return TaskTimeout(text, abandoned=True)
 
@@ -432,6 +432,7 @@ class Patience:
 
     @property
     def is_over(self) -> bool:
+        """Whether that long has passed since the kill was ordered."""
         return self._until is not None and time.monotonic() >= self._until
 
     def within(self, timeout: float | None) -> float | None:
@@ -484,4 +485,5 @@ def describe(fn: Any) -> str:
 
 
 def not_callable(fn: Any) -> TypeError:
+    """The outcome of a call whose function is none."""
     return TypeError(f"{fn!r} is not callable; submit(fn, *args) takes the function first")

@@ -1,0 +1,1 @@
+"""A site of Django whose tasks run on unirun."""
