@@ -13,7 +13,7 @@ PY := .venv/bin/python
 EVERYWHERE ?= $(wildcard tests/test_imports.py tests/test_first_use.py tests/test_conformance*.py)
 
 .NOTPARALLEL:
-.PHONY: help demo test test-everywhere lint types wheel test-wheel reliability simulate coverage test-integrations docs check-dist bench bench-results bench-check check format clean distclean
+.PHONY: help demo test test-everywhere lint types wheel test-wheel test-dask test-ray test-integrations reliability simulate coverage docs check-dist bench bench-results bench-check check format clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name text; do printf '  make %-17s %s\n' "$$name" "$$text"; done
@@ -91,6 +91,15 @@ coverage: ## the whole suite, measured with its worker processes
 	$(PY) -m coverage run -m pytest $(ARGS)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
+
+test-dask: ## every promise of a backend on Dask, and on other executors of concurrent.futures
+	@.ci/venv .venv dev
+	.ci/twice $(PY) -P -m pytest -m "engines or not engines" tests/test_dask.py tests/test_dask_data.py tests/test_dask_objects.py tests/test_far_tunnel.py tests/test_dask_conformance.py tests/test_futures.py $(ARGS)
+
+# In an environment of its own: Ray is large, and has no wheels for some of the Pythons.
+test-ray: ## every promise of a backend on Ray
+	@.ci/venv .venv-ray ray
+	.ci/twice .venv-ray/bin/python -P -m pytest -m "engines or not engines" tests/test_ray.py tests/test_ray_conformance.py 'tests/test_sample.py::test_by_a_variable_it_prints_the_same_on_every_backend[ray]' $(ARGS)
 
 # From the root, for benchmarks/ is not installed; it sees to it that the wheel is measured.
 PEERS = .venv-bench/bin/python -c "import distributed, joblib, loky, matplotlib, mpire, pebble" 2>/dev/null || .venv-bench/bin/python -m pip install --quiet --no-input --disable-pip-version-check "$$(ls dist/*.whl)[bench]" || echo "-- some peers cannot be installed; their rows will say so"

@@ -6,6 +6,7 @@ from benchmarks import (
     calls,
     carrying,
     chaos,
+    clusters,
     engines,
     jobs,
     leaks,
@@ -40,6 +41,7 @@ GROUPS = {
     "trace": tracing.WORKLOADS,
     "events": watching.WORKLOADS,
     "showing": showing.WORKLOADS,
+    "clusters": clusters.WORKLOADS,
     "reliability": (
         *reliability.WORKLOADS,
         *chaos.WORKLOADS,
@@ -48,5 +50,6 @@ GROUPS = {
     ),
 }
 WORKLOADS = tuple(workload for group in GROUPS.values() for workload in group)
-BESIDE_PEERS = tuple(each for each in WORKLOADS if each not in GROUPS["reliability"])
+ONLY_WHEN_ASKED = (*GROUPS["clusters"], *GROUPS["reliability"])
+BESIDE_PEERS = tuple(each for each in WORKLOADS if each not in ONLY_WHEN_ASKED)
 BY_NAME = {workload.name: workload for workload in WORKLOADS}

@@ -452,7 +452,7 @@ import sys
 from unirun._config import configure, snapshot
 class Refused(Exception):
     pass
-configure(timeout=3, backend={"dask": {"retry_on": Refused}})
+configure(timeout=3, backend={"elsewhere": {"retry_on": Refused}})
 sys.stdout.buffer.write(snapshot())
 """
 
@@ -465,10 +465,10 @@ def test_what_lives_in_the_main_of_a_program_travels_too(here: Path) -> None:
 
 
 def test_a_setting_no_worker_can_read_is_named() -> None:
-    configure(backend={"dask": {"client": threading.Lock()}})
+    configure(backend={"elsewhere": {"client": threading.Lock()}})
     text = why(SerializationError, snapshot)
     assert text.startswith("a setting of configure() cannot be pickled")
-    with config(backend={"dask": {"client": threading.Lock()}}):
+    with config(backend={"elsewhere": {"client": threading.Lock()}}):
         text = why(SerializationError, carried)
     assert text.startswith("a setting of config() cannot be pickled")
 

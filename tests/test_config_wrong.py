@@ -37,6 +37,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
         "no module",
         "names of modules, such as ['numpy', 'package.module']",
     ),
+    "ship": (["no module"], "no module", "names of modules, such as ['numpy', 'package.module']"),
     "max_tasks_per_child": (0, "1.5", ">= 1: a whole number"),
     "max_worker_rss": (0, "2G", NUMBER_OF_BYTES),
     "thread_name_prefix": (3, "", "a string"),
@@ -205,6 +206,8 @@ WRONG_OPTIONS = {
 
 def test_the_own_options_of_backends_are_known_before_one_is_loaded() -> None:
     for name, options in OWN_OPTIONS.items():
+        if unirun._registry.available(name) is not None:
+            continue  # an engine that is not installed
         assert set(options) == set(unirun._registry.load(name).option_names), name
     assert set(OWN_OPTIONS) == set(unirun._registry.BUILTIN)
 

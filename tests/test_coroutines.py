@@ -397,3 +397,11 @@ def test_coroutines_of_kind_cpu_run_in_worker_processes(gate: Gate) -> None:
         assert held.cancelled()
         assert arrival.is_gone()
         assert executor.submit(subjects.square_later, 3).result(PATIENCE) == 9
+
+
+def test_without_grace_nothing_is_said_of_a_loop_that_was_left_clean(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Executor(backend="coroutine", grace=0) as executor:
+        assert executor.submit(asyncio.sleep, 0, "done").result(PATIENCE) == "done"
+    assert caplog.text == ""

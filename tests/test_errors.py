@@ -20,6 +20,7 @@ from unirun._errors import UnirunError
 # What the tree in the docstring calls by its short name.
 STANDARD = {
     "BrokenBarrierError": threading.BrokenBarrierError,
+    "BrokenExecutor": concurrent.futures.BrokenExecutor,
     "BrokenProcessPool": concurrent.futures.process.BrokenProcessPool,
     "BrokenThreadPool": concurrent.futures.thread.BrokenThreadPool,
     "CancelledError": concurrent.futures.CancelledError,
@@ -75,6 +76,10 @@ SAMPLES: list[UnirunError] = [
     unirun.LockAbandoned("a text"),
     unirun.BarrierTooLarge("a text"),
     unirun.DeadlockError("a text"),
+    unirun.BackendLost("a text"),
+    unirun.NoSuitableWorker("a text"),
+    unirun.ResultLost("module.function", "a place", attempt=2),
+    unirun.VersionMismatch("a text"),
 ]
 
 
@@ -162,6 +167,10 @@ CAUGHT = [
     (unirun.LockAbandoned, RuntimeError),
     (unirun.BarrierTooLarge, threading.BrokenBarrierError),
     (unirun.DeadlockError, RuntimeError),
+    (unirun.BackendLost, concurrent.futures.BrokenExecutor),
+    (unirun.NoSuitableWorker, ValueError),
+    (unirun.ResultLost, concurrent.futures.process.BrokenProcessPool),
+    (unirun.VersionMismatch, ImportError),
 ]
 
 

@@ -150,7 +150,8 @@ def test_a_small_example_does_the_same_on_every_backend(name, mode, tmp_path):
 
 
 def test_every_example_is_tested():
-    others = {"keywords.py", "thread_per_call.py"}  # test_sample.py, test_example_backend.py
+    # In test_sample.py, test_example_backend.py and integrations/.
+    others = {"keywords.py", "thread_per_call.py", "fastapi_app.py"}
     assert {path.name for path in SURVEY.parent.glob("*.py")} == {SURVEY.name, *SMALL, *others}
 
 

@@ -1,5 +1,6 @@
 """docs/faq.md has an entry for each error class, and shows the text that is really raised."""
 
+import json
 import operator
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 import unirun
 from unirun import Executor
+from unirun._far_setup import unmet, why_not
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
@@ -26,6 +28,8 @@ CLASSES = {
     for name in unirun.__all__
     if isinstance(found := getattr(unirun, name), type) and issubclass(found, unirun.UnirunError)
 }
+ON_CLUSTERS = {"BackendLost"}
+"""Raised by test_dask.py and test_ray.py, for want of a cluster here."""
 provocations: dict[str, Callable[[Executor], object]] = {}
 
 
@@ -230,6 +234,24 @@ def _(processes: Executor) -> None:
     raise next(error for future in futures if (error := future.exception(30)))
 
 
+@provokes("ResultLost")
+def _(processes: Executor) -> None:
+    raise unirun.ResultLost("reports.yearly", "pid 4711 on node-7")
+
+
+@provokes("VersionMismatch")
+def _(processes: Executor) -> None:
+    told = {"where": "node-7", "mismatch": {"python": ("3.13", "3.12")}}
+    raise why_not(json.dumps(told), "dask", b"", 1) or AssertionError
+
+
+@provokes("NoSuitableWorker")
+def _(processes: Executor) -> None:
+    why = unmet({"gpu": 1.0}, [{"resources": {"memory": 1.0}}], "dask", 1.0)
+    assert why is not None
+    raise unirun.NoSuitableWorker(why)
+
+
 @provokes("QueueFull")
 def _(processes: Executor) -> None:
     end = threading.Event()
@@ -268,7 +290,7 @@ def test_what_is_raised_is_what_the_page_shows() -> None:
     """All in one, since an executor that replaced its workers looks like one that leaves some."""
     wrong = []
     with Executor(2, backend="process", grace=0.2) as processes:
-        for name in sorted(set(CLASSES) - {"UnirunError"}):
+        for name in sorted(set(CLASSES) - {"UnirunError"} - ON_CLUSTERS):
             (shown,) = re.findall(r"^```text\n(.*?)\n```$", ENTRIES[name], re.DOTALL | re.MULTILINE)
             with pytest.raises(CLASSES[name]) as caught:
                 provocations[name](processes)

@@ -43,6 +43,7 @@ VALUES = {  # one that is not the default, as text and as it must arrive
     "grace": ("500ms", 0.5),
     "idle_timeout": ("none", None),
     "preload": ("json, email.parser", ("json", "email.parser")),
+    "ship": ("json, email.parser", ("json", "email.parser")),
     "max_tasks_per_child": ("9", 9),
     "max_worker_rss": ("2GiB", 2 * 2**30),
     "thread_name_prefix": ("crew-", "crew-"),

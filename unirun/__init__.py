@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from unirun._drain import Drain as Drain
     from unirun._dump import dump as dump
     from unirun._dump_server import enable_dump as enable_dump
+    from unirun._errors import BackendLost as BackendLost
     from unirun._errors import BackendUnavailable as BackendUnavailable
     from unirun._errors import BarrierTooLarge as BarrierTooLarge
     from unirun._errors import ConfigError as ConfigError
@@ -49,10 +50,12 @@ if TYPE_CHECKING:
     from unirun._errors import InitializerFailed as InitializerFailed
     from unirun._errors import LockAbandoned as LockAbandoned
     from unirun._errors import ManagerLost as ManagerLost
+    from unirun._errors import NoSuitableWorker as NoSuitableWorker
     from unirun._errors import NotKillable as NotKillable
     from unirun._errors import NotReplayable as NotReplayable
     from unirun._errors import QueueTimeout as QueueTimeout
     from unirun._errors import RemoteError as RemoteError
+    from unirun._errors import ResultLost as ResultLost
     from unirun._errors import ScopeTimeout as ScopeTimeout
     from unirun._errors import SerializationError as SerializationError
     from unirun._errors import TaskCancelled as TaskCancelled
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from unirun._errors import UnirunError as UnirunError
     from unirun._errors import UnknownBackend as UnknownBackend
     from unirun._errors import UnsupportedByBackend as UnsupportedByBackend
+    from unirun._errors import VersionMismatch as VersionMismatch
     from unirun._errors import WorkerCrashed as WorkerCrashed
     from unirun._events import Subscription as Subscription
     from unirun._executor import Executor as Executor
@@ -79,6 +83,7 @@ if TYPE_CHECKING:
     from unirun._output import Output as Output
     from unirun._pdb import set_trace as set_trace
     from unirun._pending import QueueFull as QueueFull
+    from unirun._put import Reference as Reference
     from unirun._reports import Progress as Progress
     from unirun._retry import Retry as Retry
     from unirun._scope import Scope as Scope
@@ -101,11 +106,12 @@ else:
         "unirun._drain": "Drain",
         "unirun._dump": "dump",
         "unirun._dump_server": "enable_dump",
-        "unirun._errors": "BackendUnavailable BarrierTooLarge ConfigError DeadlockError "
-        "DeserializationError ExecutorShutdown InitializerFailed LockAbandoned ManagerLost "
-        "NotKillable NotReplayable QueueTimeout RemoteError "
-        "ScopeTimeout SerializationError TaskCancelled TaskKilled TaskMemoryExceeded TaskTimeout "
-        "UnirunError UnknownBackend UnsupportedByBackend WorkerCrashed",
+        "unirun._errors": "BackendLost BackendUnavailable BarrierTooLarge ConfigError "
+        "DeadlockError DeserializationError ExecutorShutdown InitializerFailed LockAbandoned "
+        "ManagerLost NoSuitableWorker NotKillable NotReplayable QueueTimeout RemoteError "
+        "ResultLost ScopeTimeout SerializationError TaskCancelled TaskKilled TaskMemoryExceeded "
+        "TaskTimeout UnirunError UnknownBackend UnsupportedByBackend VersionMismatch "
+        "WorkerCrashed",
         "unirun._executor": "Executor current_executor explain",
         "unirun._future": "Future",
         "unirun._hangs": "HangWarning",
@@ -119,6 +125,7 @@ else:
         "unirun._monitor": "enable_monitor",
         "unirun._pdb": "set_trace",
         "unirun._pending": "QueueFull",
+        "unirun._put": "Reference",
         "unirun._reports": "Progress",
         "unirun._retry": "Retry",
         "unirun.profile": "profile",
@@ -150,6 +157,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Activity",
+    "BackendLost",
     "BackendUnavailable",
     "Barrier",
     "BarrierTooLarge",
@@ -176,6 +184,7 @@ __all__ = [
     "Lock",
     "LockAbandoned",
     "ManagerLost",
+    "NoSuitableWorker",
     "NotKillable",
     "NotReplayable",
     "Output",
@@ -185,8 +194,10 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "RLock",
+    "Reference",
     "RemoteError",
     "Requirement",
+    "ResultLost",
     "Retry",
     "Scope",
     "ScopeTimeout",
@@ -209,6 +220,7 @@ __all__ = [
     "UnknownOption",
     "UnsupportedByBackend",
     "Value",
+    "VersionMismatch",
     "WorkerCrashed",
     "as_completed",
     "config",

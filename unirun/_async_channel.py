@@ -19,7 +19,7 @@ import time
 import weakref
 
 from unirun import _channel
-from unirun._channel import GRACE, FrameReader, frame, limits
+from unirun._channel import GRACE, FrameReader, frame, limits, there
 from unirun._connect import Ended, TooLate, connect, lost
 from unirun._handles import SharedObject, dump, load
 from unirun._links import BRINGS, brings_handles
@@ -159,6 +159,7 @@ async def _ask_once(
     channel = await _own_channel(handle._address, give_up)
     if channel is None:
         return "timeout", None
+    deadline, last, _ = there(handle._address, (deadline, last, None))
     request_id, answer = channel.send(op, handle._object_id, args, deadline, last)
     connection = weakref.ref(channel)
     del channel  # if the loop is closed while we wait, so is the connection: nothing else keeps it

@@ -15,7 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["DeserializationError", "InitializerFailed", "WorkerCrashed", "signal_name"]
+__all__ = [
+    "DeserializationError",
+    "InitializerFailed",
+    "ResultLost",
+    "WorkerCrashed",
+    "signal_name",
+]
 
 
 class DeserializationError(SerializationError, BrokenProcessPool):
@@ -80,6 +86,22 @@ class WorkerCrashed(UnirunError, BrokenProcessPool):
         )
 
 
+class ResultLost(WorkerCrashed):
+    """The machine or the process of a cluster that ran this call is gone, or out of reach.
+
+    Whether its body has come to its end cannot be known. It is not run again unasked: that would
+    be a second time, perhaps. `where` (str) names the place.
+    """
+
+    def __init__(self, task: str, where: str, *, attempt: int = 1) -> None:
+        super().__init__(task, None, None, attempt=attempt)
+        self.where = where
+        text = (
+            f"{where}, which ran {task}, is gone, and the outcome with it; to have such calls run "
+        )
+        self.args = (f"{text}again, use retries=Retry(crashes=...)",)
+
+
 class InitializerFailed(UnirunError, BrokenProcessPool, BrokenThreadPool):
     """The initializer of the workers failed; `__cause__` is its own exception."""
 
@@ -131,6 +153,6 @@ def _shortened(lines: list[str]) -> list[str]:
     return [f"    {line.strip()[:_SHOWN_WIDTH]}" for line in lines]
 
 
-for _name in __all__[:3]:  # a traceback and a pickle show the public name
+for _name in __all__[:4]:  # a traceback and a pickle show the public name
     globals()[_name].__module__ = "unirun"
 del _name

@@ -42,6 +42,8 @@ class CallEvent:
     """Name of a thread, or "pid N"."""
     pid: int | None = None
     """The process of that worker."""
+    machine: str | None = None
+    """Where that process is; None: on this one."""
     attempt: int | None = None
     """From 1."""
     items: int | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-__all__ = ["add_call_note", "add_note", "call_note", "note_items"]
+__all__ = ["add_call_note", "add_note", "call_note", "drop_call_notes", "note_items"]
 
 _START = "unirun: call "
 _MOST = 10
@@ -75,6 +75,13 @@ def note_items(future: Any, items: Any, outcomes: Any) -> None:
         args = items.cut(outcomes.start + at).args()
         note = call_note(name, args, attempt=1, worker=worker)
         add_call_note(error, note, site_of(future))
+
+
+def drop_call_notes(error: BaseException) -> None:
+    """Of one that is told on, by who knows better which call it was."""
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list):
+        notes[:] = [each for each in notes if not str(each).startswith(_START)]
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -30,6 +30,7 @@ from unirun import _context
 from unirun._connect import (
     Ended,
     TooLate,
+    ahead,
     close_in_fork,
     introduced,
     is_end,
@@ -85,6 +86,15 @@ def limits(timeout: float | None) -> Limits:
     return deadline, deadline + GRACE / 2, deadline + GRACE
 
 
+def there(address: Address, when: Limits) -> Limits:
+    """The same, as the clock of that manager has it; when the client gives up is its own affair."""
+    deadline, last, give_up = when
+    if (more := ahead.get(address)) is not None:
+        deadline = deadline and deadline + more
+        last = last and last + more
+    return deadline, last, give_up
+
+
 def request(
     address: Address,
     op: str,
@@ -106,7 +116,7 @@ def request(
         channel = _own_channel(address, when[2])
     except TooLate:
         return "timeout", None
-    return channel.request(op, object_id, args, when)
+    return channel.request(op, object_id, args, there(address, when) if ahead else when)
 
 
 def request_at_once(address: Address, op: str, patience: float) -> tuple[str, Any]:

@@ -153,6 +153,13 @@ def stamp() -> tuple[object, object]:
     return (_configured, _active.get())
 
 
+def renew() -> None:
+    """Have every plan that was made looked at again: something else decides about calls now."""
+    global _configured
+    with _lock:
+        _configured = _configured.under(Section("configure()", {}))
+
+
 def load() -> Layers:
     """The environment and the settings file as they are now.
 

@@ -5,7 +5,8 @@
       ◀──────────────────────── 32 random bytes
       32 random bytes, MAC of both ───────▶            nothing else is read before this is right
       ◀───────────────────────────── MAC of both        both with the address and who says it
-      ◀─ the number of this session, and the descriptor of the cells (`_segments.py`), if any
+      ◀─ the number of this session, the time there, and the descriptor of the cells
+         (`_segments.py`), if any
 
 What is said then is a matter of `_channel` or `_links`.  Light: a worker imports this when it
 unpickles its first handle.
@@ -40,10 +41,17 @@ if TYPE_CHECKING:
 NONCE_SIZE = DIGEST_SIZE = 32
 NO_ROOM = bytes(NONCE_SIZE)
 """Instead of random bytes: the manager's process has no descriptor for another connection."""
-SEAT = struct.Struct("<Q")
+SEAT = struct.Struct("<Qd")
+"""The number of a session, and the time at its manager, who may be on another machine."""
 ATTEMPTS = 5  # connections, before being sent away is taken for an answer
 _OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this process has no more
+TUNNEL = "_UNIRUN_TUNNEL"
+"""The variable that says, in processes at a place of an engine, where to go to managers that are
+not on this machine; a variable, for what such a process starts has to know it as well."""
 IN_LINE = 0.002  # seconds until there may be room for one more connection
+
+ahead: dict[Address, float] = {}
+"""By how many seconds the clocks of managers on other machines are ahead of ours."""
 
 keys: dict[Address, bytes] = {}
 """The keys of managers made in this process or, before a fork, in its parent."""
@@ -178,15 +186,22 @@ def introduced(
 def _attempt(
     address: Address, give_up: float | None, fds: list[int] | None
 ) -> tuple[socket.socket, int]:
-    family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+    way = _way_to(address)
+    family = socket.AF_INET if isinstance(way, tuple) else socket.AF_UNIX
     sock = socket.socket(family, socket.SOCK_STREAM)
     _sockets.add(sock)
     try:
-        _reach(sock, address, give_up)
+        _reach(sock, way, give_up)
+        if way is not address:
+            name = repr(address).encode()
+            sock.sendall(len(name).to_bytes(2, "little") + name)
         if family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            seat = _shake_hands(sock, address, give_up, fds)
+            begun = time.monotonic()
+            seat, now = _shake_hands(sock, address, give_up, fds)
+            if way is not address:
+                ahead[address] = now - begun  # rather too late than too early
         except ConnectionError as exc:
             raise _SentAway(str(exc)) from exc
         sock.settimeout(None)
@@ -194,6 +209,22 @@ def _attempt(
     except BaseException:
         sock.close()
         raise
+
+
+def _way_to(address: Address) -> Address:
+    """Where to connect to: at a place of an engine that may be a tunnel (`_far_tunnel`)."""
+    tunnel = os.environ.get(TUNNEL)
+    if not tunnel or address in keys:
+        return address
+    if isinstance(address, str) and os.access(address, os.R_OK | os.W_OK):
+        return address  # of this machine, and ours
+    host, _, port = tunnel.rpartition("|")
+    return (host, int(port)) if host else port
+
+
+def way_as_text(address: Address) -> str:
+    """As the variable has it."""
+    return address if isinstance(address, str) else f"{address[0]}|{address[1]}"
 
 
 def _reach(sock: socket.socket, address: Address, give_up: float | None) -> None:
@@ -209,7 +240,7 @@ def _reach(sock: socket.socket, address: Address, give_up: float | None) -> None
 
 def _shake_hands(
     sock: socket.socket, address: Address, give_up: float | None, fds: list[int] | None
-) -> int:
+) -> tuple[int, float]:
     key = keys.get(address) or run_key()
     theirs, ours = _receive(sock, NONCE_SIZE, give_up), os.urandom(NONCE_SIZE)
     if theirs == NO_ROOM:
@@ -220,7 +251,8 @@ def _shake_hands(
         while fds:
             os.close(fds.pop())
         raise Ended("it does not know the key of this run")
-    return int(SEAT.unpack(proof[DIGEST_SIZE:])[0])
+    number, now = SEAT.unpack(proof[DIGEST_SIZE:])
+    return int(number), float(now)
 
 
 def _receive(

@@ -51,6 +51,16 @@ tell: Callable[..., None] | None = None
 value)`, with the index of the call that it is about, 0: of the one this code runs in; and a value
 that marshal can write. It arrives at `_news`, before that call ends."""
 
+follow: Callable[[tuple[Any, ...]], None] | None = None
+"""In a worker that relays what it logs, how it is told of the program's levels and filters."""
+
+engine: str = "process"
+"""In a worker process, the backend whose calls it runs."""
+
+is_far: bool = False
+"""In a worker process at a place of an engine, whose pool is in a process that is not the
+program's: how that one imports, and what it wants to hear of, is not to be followed."""
+
 watched: bool = False
 """In a worker, whether somebody watches there what happens here: `_observe` passes it on."""
 
@@ -61,6 +71,9 @@ worker of one that such a worker has made."""
 home: Any = None
 """In a worker process, the way to the executor whose calls it runs: `facts` about that, as
 `_nesting` makes them, and `backend(spec)`, which makes the backend of what goes there."""
+
+at_home: frozenset[str] = frozenset({"process"})
+"""In a worker process, the backends whose calls go home: those by which it came to be."""
 
 at_task_end: Callable[[TaskContext | Unasked], None] | None = None
 """What a task that has ended is to be told to, before its outcome is; None as long as nobody has

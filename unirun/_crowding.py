@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from unirun._clock import Appointment, Clock
 
@@ -28,10 +28,10 @@ class Crew(NamedTuple):
 
 
 class Pool(Protocol):
-    """A backend."""
+    """A backend, or who stands for it."""
 
-    name: ClassVar[str]
-
+    @property
+    def name(self) -> str: ...
     @property
     def max_workers(self) -> int: ...
     def crew(self) -> Crew: ...

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unirun._connect import Address
     from unirun._sessions import Peer
 
-__all__ = ["Door"]
+__all__ = ["Door", "listening_socket"]
 
 HANDSHAKE_TIMEOUT: Final = 5.0  # seconds
 MAX_STRANGERS: Final = 64  # who may stand in the door at the same time
@@ -44,7 +44,7 @@ class Door:
     def __init__(self, family: str | None, key: bytes) -> None:
         """`family` is "AF_UNIX" or "AF_INET" (loopback only); None: the first where it works."""
         self._key = key
-        self._listener, self._directory = _listen(family)
+        self._listener, self._directory = listening_socket(family)
         self.address: Address = self._listener.getsockname()
         self._strangers: deque[Peer] = deque()  # oldest first; some are known, or gone, meanwhile
         self._closed_until: float | None = None  # while nobody is let in
@@ -163,7 +163,7 @@ class Door:
         self._closed_until = moment
 
 
-def _listen(family: str | None) -> tuple[socket.socket, str | None]:
+def listening_socket(family: str | None) -> tuple[socket.socket, str | None]:
     """A listening socket, and the directory to remove after it."""
     if family not in (None, "AF_UNIX", "AF_INET"):
         raise ConfigError(f"unknown family {family!r}; it is 'AF_UNIX', 'AF_INET' or None")

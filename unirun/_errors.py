@@ -6,7 +6,10 @@ Each one is a `UnirunError` *and* the type that code written for `concurrent.fut
     UnirunError
     ├── ConfigError(ValueError)                    a setting that cannot be used
     │   └── UnknownBackend                         no backend of that name
-    ├── BackendUnavailable(ImportError)            its engine is not installed
+    ├── BackendUnavailable(ImportError)            its engine is not installed, or not reached
+    │   └── VersionMismatch                        its workers run other versions
+    ├── BackendLost(BrokenExecutor)                its cluster is gone
+    ├── NoSuitableWorker(ValueError)               no worker of a cluster has what a call needs
     ├── UnsupportedByBackend(ValueError)           asked of a backend that cannot do it
     │   └── NotKillable(RuntimeError)              kill() of a running thread call
     ├── ExecutorShutdown(RuntimeError)             submit after shutdown
@@ -19,6 +22,7 @@ Each one is a `UnirunError` *and* the type that code written for `concurrent.fut
     ├── ScopeTimeout(TimeoutError)                 a scope was not done in time
     ├── TaskMemoryExceeded(MemoryError)            used more memory than it may
     ├── WorkerCrashed(BrokenProcessPool)           its worker died by itself
+    │   └── ResultLost                             ... or its machine did, with the outcome
     ├── InitializerFailed(BrokenProcessPool, BrokenThreadPool)
     ├── NotReplayable(RuntimeError)                replay() of a call that cannot be run again
     ├── RemoteError                                stands for an exception that cannot be rebuilt
@@ -34,16 +38,17 @@ Those that are a BrokenProcessPool live in `_broken`, and are imported when firs
 from __future__ import annotations
 
 from _pickle import PicklingError
-from concurrent.futures import CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError
 from threading import BrokenBarrierError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from unirun._broken import DeserializationError, InitializerFailed, WorkerCrashed
+    from unirun._broken import DeserializationError, InitializerFailed, ResultLost, WorkerCrashed
 
 __all__ = [
+    "BackendLost",
     "BackendUnavailable",
     "BarrierTooLarge",
     "ConfigError",
@@ -53,10 +58,12 @@ __all__ = [
     "InitializerFailed",
     "LockAbandoned",
     "ManagerLost",
+    "NoSuitableWorker",
     "NotKillable",
     "NotReplayable",
     "QueueTimeout",
     "RemoteError",
+    "ResultLost",
     "ScopeTimeout",
     "SerializationError",
     "TaskCancelled",
@@ -66,6 +73,7 @@ __all__ = [
     "UnirunError",
     "UnknownBackend",
     "UnsupportedByBackend",
+    "VersionMismatch",
     "WorkerCrashed",
 ]
 
@@ -96,6 +104,18 @@ class UnknownBackend(ConfigError):
 
 class BackendUnavailable(UnirunError, ImportError):
     """The backend exists, but what it needs is missing; the text says how to install it."""
+
+
+class VersionMismatch(BackendUnavailable):
+    """The workers of a cluster cannot run calls of this program; the text lists what differs."""
+
+
+class BackendLost(UnirunError, BrokenExecutor):
+    """The cluster is gone: what it ran ends with this, and so does every later submit."""
+
+
+class NoSuitableWorker(UnirunError, ValueError):
+    """No worker of the cluster has the resources that a call needs, or there is no worker."""
 
 
 class UnsupportedByBackend(UnirunError, ValueError):
@@ -224,7 +244,7 @@ def _size(count: int) -> str:
     return f"{size:.4g} TiB"
 
 
-_BROKEN = frozenset({"DeserializationError", "InitializerFailed", "WorkerCrashed"})
+_BROKEN = frozenset({"DeserializationError", "InitializerFailed", "ResultLost", "WorkerCrashed"})
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from unirun import _config, _context, _hangs, _nesting, _registry, _sites
+from unirun import _config, _context, _hangs, _nesting, _payload, _registry, _sites
 from unirun._arguments import as_settings, check_own_options
 from unirun._choice import Chooser, Chosen, Explanation
 from unirun._deferral import imported, in_finalizer, undisturbed
@@ -51,8 +51,6 @@ __all__ = ["Executor", "current_executor", "explain"]
 _UNBOUNDED = 1 << 62
 _OF_CALLS = ("options()", "@task")
 """Who says there what the seed is says it for a call, not for a run."""
-_AT_HOME = "process"
-"""The backend whose workers are not of the process that submits, when that is one of them."""
 
 
 class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures.Executor):
@@ -91,6 +89,7 @@ class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures
             `sys.stderr` of this process, line by line; "direct" to their own descriptors.
         logs: False: what worker processes log and warn of stays there (default True).
         name: for threads and messages.
+        ship: names of modules to be sent to the machines of an engine, which need not have them.
         seed: of a run that can be repeated: each call has a seed made from it (`current_task()`).
         backend_options: what only the backend given by `backend=` understands.
 
@@ -124,6 +123,7 @@ class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures
         logs: bool | None = None,
         name: str | None = None,
         seed: int | None = None,
+        ship: Iterable[str] | None = None,
         **backend_options: Any,
     ) -> None:
         made_with = as_settings(
@@ -145,6 +145,7 @@ class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures
             output=output,
             logs=logs,
             seed=seed,
+            ship=ship,
         )
         backend_options = check_own_options(Executor, made_with.get("backend"), backend_options)
         self._initializer = (initializer, initargs)
@@ -245,7 +246,7 @@ class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures
         backend = self._backends.get(pool)
         if backend is not None:
             return backend
-        is_at_home = self._is_guest and name == _AT_HOME
+        is_at_home = self._is_guest and name in _context.at_home
         made: Callable[[WorkerSpec], Backend]
         made = _context.home.backend if is_at_home else _registry.load(name)
         with self._lock:
@@ -293,6 +294,8 @@ class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures
         plan = self._plan(fn if about is None else about, given)
         if (route := course or plan.route) is not None:
             plan, fn = route.at(fn, args, kwargs)
+        if _payload.references_exist and not plan.backend.takes_references:
+            args, kwargs = imported("unirun._put").resolved(args, kwargs)
         options = plan.options if about is None or fn is about else self._of_pieces(plan, about)
         options = inherit(options, self._seeds.next(plan) if about is None else seed)
         if options.seed_libraries:

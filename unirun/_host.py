@@ -263,7 +263,7 @@ class Host(Desk):
         answer = self._door.greet(peer)
         if answer is not None:
             with self._lock:
-                seat = _connect.SEAT.pack(self._coordinator.enroll(peer))
+                seat = _connect.SEAT.pack(self._coordinator.enroll(peer), time.monotonic())
                 peer.introduce(answer + seat, self._coordinator.fd)
         return []
 

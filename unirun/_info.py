@@ -117,7 +117,7 @@ _FIGURES = {
     "bytes_in": "bytes_in",
     "bytes_out": "bytes_out",
 }
-_FOR_EVENTS = ("told_begun", "unpacking", "repacking")
+_FOR_EVENTS = ("machine", "told_begun", "unpacking", "repacking")
 
 # What to add to a moment of `time.monotonic()` for one of `time.time()`. Taken once, so that the
 # times of two calls differ by what has passed, even if somebody sets the clock.

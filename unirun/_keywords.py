@@ -18,6 +18,7 @@ class Settings(TypedDict, total=False):
     grace: float | str
     idle_timeout: float | str | None
     preload: Iterable[str]
+    ship: Iterable[str]
     max_tasks_per_child: int | None
     max_worker_rss: int | str | None
     thread_name_prefix: str

@@ -273,7 +273,8 @@ class Carrying(bytes):
     def of(cls, data: bytes, handles: list[Any]) -> Self:
         global _any_made
         _any_made = True
-        names = marshal.dumps(list(dict.fromkeys(each._name for each in handles)))
+        objects = [each for each in handles if hasattr(each, "_name")]  # the others: References
+        names = marshal.dumps(list(dict.fromkeys(each._name for each in objects)))
         self = cls(b"".join((MARK, len(names).to_bytes(4, "little"), names, data)))
         self.handles = handles
         return self

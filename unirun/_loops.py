@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopWatch", "end_loop", "run_loop"]
 
+A_TURN = 0.1
+"""Seconds for what takes one turn of a loop."""
+
 
 def run_loop(loop: asyncio.AbstractEventLoop, is_over: Callable[[], bool]) -> None:
     """Run it until that is true, also if a task or a callback tries to end it."""
@@ -44,7 +47,8 @@ def end_loop(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
     time for it."""
     try:
         _cancel_rest(loop, seconds)
-        _run(loop, asyncio.wait_for(loop.shutdown_asyncgens(), seconds))
+        # Even where there are none, that takes a turn of the loop, for which no time is too little.
+        _run(loop, asyncio.wait_for(loop.shutdown_asyncgens(), max(seconds, A_TURN)))
     finally:
         loop.close()
 

@@ -152,9 +152,7 @@ class Mapping:
         self.refused: BaseException | None = None  # raised behind the results there will be
         if self._inputs.is_async:
             self.refused = TypeError("an async iterable can only be read by `async for`")
-        self.iterated: bool = False
-        self.closed: bool = False
-        self.exhausted: bool = False
+        self.iterated = self.closed = self.exhausted = False
         self._sent: deque[_Chunk] = deque()
         self._finished: SimpleQueue[_Chunk] | None = None if ordered else SimpleQueue()
         # Collected, with the error to be raised behind the values.
@@ -166,8 +164,7 @@ class Mapping:
         # Held while inputs are drawn and sent, so that their order is that of the results,
         # though one thread reads and another shuts down. The inputs' own code runs under it.
         self._drawing = threading.RLock()
-        # Held by who collects: a reader, or a shutdown. May wait for calls, never for another lock
-        # but _drawing.
+        # Held by who collects: a reader, or a shutdown. May wait for calls; of locks, for _drawing.
         self._reading = threading.RLock()
         self._fill(0)
 
@@ -476,6 +473,7 @@ class Mapping:
             return Outcomes([])
         if (
             type(error) is CancelledError
+            or getattr(error, "unaccounted", False)  # nobody knows which items have run
             or self.closed
             or not self._send_again(chunk.items.cut(done + 1))
         ):

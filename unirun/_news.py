@@ -55,15 +55,17 @@ AT_MOST = 5.0
 
 class Origin:
     """Who tells something: `future` (None where there is none any more), `task` (its name),
-    `worker` ("pid N", or the name of a thread), `pid`."""
+    `worker` ("pid N", or the name of a thread), `pid`; `source` where it is known: the backend, as
+    in events."""
 
-    __slots__ = ("future", "pid", "task", "worker")
+    __slots__ = ("future", "pid", "source", "task", "worker")
 
     def __init__(self, future: Any, task: str, worker: str, pid: int) -> None:
         self.future: Any = future
         self.task: str = task
         self.worker: str = worker
         self.pid: int = pid
+        self.source: int = 0
 
     def __repr__(self) -> str:
         return f"<origin {self.task or 'no task'}, {self.worker}>"

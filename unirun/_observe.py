@@ -326,7 +326,9 @@ def retried(attempt: Any) -> None:
         _send(Event(_known("retried", attempt, attempt._tell_info()), attempt))
 
 
-_AT_START = ("what", "call", "task", "kind", "backend", "worker", "pid", "attempt", "source")
+_AT_START = (
+    *("what", "call", "task", "kind", "backend", "worker", "pid", "machine", "attempt", "source"),
+)
 
 
 def ended(future: Any) -> None:
@@ -450,7 +452,8 @@ def heard(origin: Any, value: dict[str, Any]) -> None:
     """A worker process has passed on an event."""
     known = {**value}
     homes = [each for each in _living_pools() if hasattr(each, "has_worker")]
-    known["source"] = next((id(each) for each in homes if each.has_worker(origin.pid)), 0)
+    at_home = (id(each) for each in homes if each.has_worker(origin.pid))
+    known["source"] = origin.source or next(at_home, 0)
     _send(Event(known))
 
 

@@ -120,6 +120,9 @@ def _load_cloudpickle(what: str) -> Any:
 handles_exist = False
 """Whether there may be handles in this process; `_handles` says so."""
 
+references_exist = False
+"""Whether there may be References (`_put`), which calls in this process get the objects of."""
+
 last_note = object()
 """Another one after each handle that was pickled, in any thread."""
 

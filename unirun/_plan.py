@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from types import FunctionType
 
-from unirun import _config, _context
+from unirun import _config, _context, _payload
 from unirun._deferral import imported
 from unirun._records import replace
 
@@ -123,6 +123,7 @@ class Plans:
                 self._plans = {}
             self._plans[key] = plan
         plain = self._quick and plan.retry is None and given.limit is None and plan.seed is None
+        plain = plain and (plan.backend.takes_references or not _payload.references_exist)
         if plain and getattr(fn, "__code__", fn) is alike:
             plan.configured, plan.active = stamp  # equal to what they were, perhaps not the same
             if len(given.known) > MOST:

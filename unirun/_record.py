@@ -46,10 +46,12 @@ __all__ = [
     "SIZE",
     "Lease",
     "Record",
+    "as_bytes",
     "lease_of",
     "numbers_in",
     "read",
     "seconds_of",
+    "standalone",
     "unpack",
 ]
 
@@ -201,6 +203,23 @@ def lease_of(part: bytes, memory: memoryview) -> Lease | None:
     """To be asked at once when a part comes out of the pipe."""
     region = _part.unpack_from(part)[2]
     return Lease(memory, region) if region else None
+
+
+def standalone(part: bytes, memory: memoryview) -> bytes:
+    """The same part, with what it says of a region of that memory in it: to be sent on."""
+    lease = lease_of(part, memory)
+    if lease is None:
+        return part
+    first, form, slots, _ = unpack(part, lease)
+    return _part.pack(first, form, 0, len(slots) // 8, seconds_of(part)) + bytes(slots)
+
+
+def as_bytes(part: Part) -> bytes:
+    """What `read` has found, as a worker would have sent it."""
+    first, form, slots, entries = part
+    ends = slots.cast("q").tolist() if form == ENTRIES else []
+    head = _part.pack(first, form, 0, len(slots) // 8, 0.0)
+    return b"".join((head, slots, entries[: ends[-1]] if ends else b""))
 
 
 def seconds_of(part: bytes) -> float:

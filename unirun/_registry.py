@@ -20,15 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["BUILTIN", "available", "begin", "load", "misspelt", "names"]
+__all__ = ["BUILTIN", "available", "begin", "load", "misspelt", "names", "scheme_of"]
 
 BUILTIN = {
     "coroutine": "unirun.backends.coroutine:CoroutineBackend",
+    "dask": "unirun.backends.dask.backend:DaskBackend",
     "inline": "unirun.backends.inline:InlineBackend",
     "process": "unirun.backends.process.backend:ProcessBackend",
+    "ray": "unirun.backends.ray.backend:RayBackend",
     "thread": "unirun.backends.thread:ThreadBackend",
 }
 GROUP = "unirun.backends"
+# What a name may begin with that says more: "scheme:rest". The class makes one of itself for it.
+SCHEMES = {
+    "dask": "unirun.backends.dask.backend:DaskBackend",
+    "futures": "unirun.backends.futures:FuturesBackend",
+    "ray": "unirun.backends.ray.backend:RayBackend",
+}
 # What a backend can start before it is needed, to come up while the rest is being imported.
 AHEAD = {"process": "unirun.backends.process.early:begin"}
 # The pure machine of a backend, for those who play it without the engine (`unirun.testing`).
@@ -46,6 +54,8 @@ def load(name: str) -> type[Backend]:
     """The class behind a name; raises UnknownBackend or BackendUnavailable."""
     if name in BUILTIN:
         return _import(name, BUILTIN[name])
+    if (scheme := scheme_of(name)) is not None:
+        return _named(scheme, name)
     if ":" in name:
         return _import(name, name)
 
@@ -55,6 +65,22 @@ def load(name: str) -> type[Backend]:
         return _import(name, entry_point.value)
     known = f"backends: {', '.join(names())}, or 'module:Class'"
     raise UnknownBackend(f"unknown backend {name!r};{_suggest(name)} {known}")
+
+
+def scheme_of(name: str) -> str | None:
+    """The backend of ours that such a name says more about; None for any other name."""
+    scheme, colon, _ = name.partition(":")
+    return scheme if colon and scheme in SCHEMES else None
+
+
+_named_classes: dict[str, type[Backend]] = {}  # one for each name, as a class has an identity
+
+
+def _named(scheme: str, name: str) -> type[Backend]:
+    if name not in _named_classes:
+        base: Any = _import(scheme, SCHEMES[scheme])
+        _named_classes.setdefault(name, base.named(name))
+    return _named_classes[name]
 
 
 def begin(name: str | None) -> Callable[[], None] | None:

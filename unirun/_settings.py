@@ -150,6 +150,7 @@ _TABLE = (
     Key("trace", "pool", or_none(NAME), None, "a file for a trace of the run, with %p for the pid"),
     Key("progress", "pool", BAR, "auto", "what draws the bar of map(progress=True)"),
     Key("call_sites", "pool", SITES, "auto", "whether errors say where their call was submitted"),
+    Key("ship", "pool", MODULES, (), "modules that machines which lack them are sent"),
     Key("output", "pool", OUTPUT, "relay", "where what worker processes print goes"),
     Key("logs", "pool", TRUTH_VALUE, True, "what worker processes log and warn of is handled here"),
     Key(
@@ -196,8 +197,20 @@ _TABLE = (
 # what they say themselves. For those of others, only they know.
 OWN_OPTIONS: dict[str, dict[str, Form]] = {
     "coroutine": {},
+    "dask": {
+        **dict.fromkeys(("address", "scheduler_file", "ca", "cert", "key"), NAME),
+        **dict.fromkeys(("linger", "wait_for_workers", "lost_after"), SECONDS),
+        "insecure": TRUTH_VALUE,
+        "worker_resources": RESOURCES,
+    },
     "inline": {"copy": TRUTH_VALUE, "strict": TRUTH_VALUE},
     "process": {"window": ONE_OR_MORE, "arrays": COPIES, "arena_limit": or_none(ROOM)},
+    "ray": {
+        "address": NAME,
+        **dict.fromkeys(("linger", "wait_for_workers", "lost_after"), SECONDS),
+        "insecure": TRUTH_VALUE,
+        "worker_resources": RESOURCES,
+    },
     "thread": {},
 }
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from unirun._executor import Executor
     from unirun._map import MapResult
+    from unirun._put import Reference
     from unirun._scope import Scope
 
     P = ParamSpec("P")
@@ -111,6 +112,20 @@ class Submitter(SharedNames):
 
     def _start_map(self, fn: Any, iterables: tuple[Any, ...], wish: MapWish) -> MapResult:
         return self._owner._map(fn, iterables, wish, self._given)
+
+    def put(self, obj: R) -> Reference[R]:
+        """Hand over `obj` once for many calls: they get it wherever they are given the reference.
+
+        It may stand anywhere in an argument. Each process to which such calls come gets the object
+        once, and machines of an engine that have it are preferred; a call in a thread gets `obj`
+        itself. So it must not be changed as long as calls use it. It is let go with the reference.
+
+        What cannot be pickled ends the calls that are given it with SerializationError, where they
+        run in processes.
+        """
+        from unirun._put import put
+
+        return put(obj)
 
     def options(self, *, limit: int | None = None, **options: Any) -> View:
         """A cheap view of this executor whose calls have these options.

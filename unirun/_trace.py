@@ -301,7 +301,7 @@ class _Recording:
 
     def _tell(self, known: dict[str, Any], ident: int) -> None:
         pid = known.get("pid")
-        if pid is not None and pid != self._pid:
+        if pid is not None and pid != self._pid and not known.get("machine"):
             gone = known["what"] in ("worker_ended", "worker_died")
             (self._workers.discard if gone else self._workers.add)(pid)
         self._picture.see(known, *self._thread_of(ident))

@@ -46,6 +46,8 @@ RECENT = 16
 """Slices of a lane that a new one is compared with."""
 BESIDE = 1 << 24
 """Numbers of lanes that no thread has begin here."""
+ELSEWHERE = 1 << 24
+"""Numbers of processes of other machines, which no process of this one has, begin here."""
 PARTS = "pickling"
 _PARTS_OF_US = tuple(f".{n:03d}" for n in range(1000))
 ENDS = frozenset(("finished", "failed", "cancelled", "killed", "timed_out", "crashed"))
@@ -84,6 +86,7 @@ class Picture:
         self._open: set[int] = set()  # calls that were submitted and have not ended
         self._children: dict[int, list[tuple[int, Lane, int]]] = {}  # arrows, by parent
         self._lanes: dict[Lane, str] = {}
+        self._elsewhere: dict[tuple[str, int], int] = {}  # by machine and process: its number here
         self._processes: dict[int, str] = {}
         self._beside: dict[tuple[Lane, int], Lane] = {}
         self._recent: dict[Lane, deque[tuple[int, int]]] = {}
@@ -293,6 +296,12 @@ class Picture:
     def _lane(self, known: Known, thread: int, name: str) -> Lane:
         """Where the calls of that worker are drawn; told by itself, or of it by another thread."""
         pid, worker = known.get("pid") or self._pid, known.get("worker")
+        if machine := known.get("machine"):
+            there = self._elsewhere.setdefault((machine, pid), ELSEWHERE + len(self._elsewhere))
+            if (there, there) not in self._lanes:
+                self._name_process(there, f"worker {pid} on {machine}")
+                self._name_lane((there, there), f"pid {pid} on {machine}")
+            return there, there
         if pid != self._pid:
             if (pid, pid) not in self._lanes:
                 self._name_process(pid, f"worker {pid}")

@@ -89,6 +89,7 @@ class WorkerSpec:
     name: str = "unirun"
     home: tuple[Any, ...] | None = None
     """What tasks in workers are to know of their executor, to submit to it; of plain values."""
+    ship: tuple[str, ...] = ()
     settings: bytes | None = None
     """The resolved settings for workers that read them, pickled by `_config`."""
     options: Mapping[str, Any] = types.MappingProxyType({})
@@ -160,6 +161,8 @@ class Backend(ABC):
     captures: ClassVar[bool] = False
     """What its calls print can be kept: in this process, or by a backend that `carries_settings`
     itself, as what is told under "output" (see `_output`)."""
+    takes_references: ClassVar[bool] = False
+    """References (`Executor.put`) reach it as they are, and its calls unpickle them."""
     stays_in_parent = False
     """This process was forked from the one where it works."""
 

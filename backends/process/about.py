@@ -165,7 +165,7 @@ class WorkerContext(_context.TaskContext):
             task,
             self.id,
             kind=kind,
-            backend="process",
+            backend=_context.engine,
             worker=f"pid {self._worker.pid}",
             token=WorkerToken(self._worker, self._index),
             attempt=attempt,
@@ -193,6 +193,8 @@ class Emitter:
 
 def surround(path: list[str], key: bytes, heard: tuple[Any, ...] | None) -> None:
     """Between calls: how the program imports now, its key, and what it wants to hear of."""
+    if _context.is_far:
+        return
     sys.path[:] = path
     _context.authkey = key or None
     if heard is not None:
@@ -210,4 +212,5 @@ def relay(what: tuple[bool, bool, bool, tuple[Any, ...]] | None) -> None:
     output, logs, forked, heard = what
     begin(output, logs, forked)
     if logs:
+        _context.follow = follow
         follow(heard)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from contextvars import copy_context
 
 from unirun import _context, _crowding, _observe
+from unirun._carried import is_bare
 from unirun._deferral import undisturbed
 from unirun._dump_records import Report
 from unirun._errors import (
@@ -37,7 +38,7 @@ from unirun.backend import (
 )
 
 from . import forks, launch, outcomes, telling, wire
-from .carried import accompany, is_bare
+from .carried import accompany
 from .exchange import OPTIONS, Exchange
 from .functions import FunctionTable, payload
 from .future import ProcessFuture, Profile
@@ -74,6 +75,7 @@ class ProcessBackend(Backend):
     )
     option_names = ("window", *OPTIONS)
     carries_settings = True
+    takes_references = True
     captures = True
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -103,6 +105,10 @@ class ProcessBackend(Backend):
     def be_watched(self, watched: bool) -> None:
         """As `_observe.pools` says."""
         self._pool.be_watched()
+
+    def pass_on(self, news: Any) -> None:
+        """Have what its workers tell handed there, as `news.Heard` says; before the first call."""
+        self._pool.news.pass_on = news
 
     def has_worker(self, pid: int) -> bool:
         """Likewise."""

@@ -18,10 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from unirun._carried import Carried
     from unirun._record import Part
 
     from .backend import ProcessBackend
-    from .carried import Carried
     from .exchange import Side
     from .peer import Peer
 else:

@@ -20,6 +20,7 @@ from functools import partial
 
 from unirun import _context, _observe
 from unirun._aside import Asides, is_no_place, one_deeper
+from unirun._carried import carry
 from unirun._errors import ExecutorShutdown, NotKillable, SerializationError
 from unirun._figures import Figures
 from unirun._future import Future
@@ -40,7 +41,6 @@ from unirun.backend import (
 
 from . import outcomes, wire
 from .about import WorkerToken, enter
-from .carried import carry
 from .functions import payload
 from .future import Profile
 from .state import ALONE
@@ -163,6 +163,7 @@ class NestedBackend(Backend):
     )
 
     carries_settings = True
+    takes_references = True
 
     def __init__(self, spec: WorkerSpec, home: Home) -> None:
         super().__init__(spec)
@@ -259,7 +260,7 @@ class NestedBackend(Backend):
             call.name,
             call.call_id,
             kind=options.kind,
-            backend=self.name,
+            backend=_context.engine,
             worker=f"pid {self.home.pid}",
             token=FlagToken(),
             attempt=options.attempt,

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import time
+from _thread import allocate_lock
 
 from unirun import _news
 from unirun._news import Origin
@@ -19,7 +20,7 @@ from .orders import Finish
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Protocol
+    from typing import Any, Protocol, TypeAlias
 
     from . import wire
     from .alarms import Alarms
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .future import ProcessFuture
     from .peer import Peer
     from .state import PoolState
+
+    PassOn: TypeAlias = Callable[["Heard", Origin, str, Any], bool]
 else:
     Protocol = object  # `typing` takes 3 ms to import
 
@@ -46,27 +49,49 @@ class Pool(Protocol):
 class Heard:
     """How much of one worker's news was dealt with; for the thread that does so."""
 
-    __slots__ = ("_control", "_count", "_lost", "_said_at", "last")
+    __slots__ = (
+        *(
+            "__weakref__",
+            "_control",
+            "_count",
+            "_counting",
+            "_lost",
+            "_pass_on",
+            "_said_at",
+            "last",
+        ),
+    )
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, pass_on: PassOn | None) -> None:
+        """`pass_on(heard, origin, topic, value)` has it dealt with elsewhere, and `took` called
+        after that; if it returns False, this is done here."""
         self._control = control
+        self._pass_on = pass_on
+        self._counting = allocate_lock()  # guards the count, and that what is told of it only grows
         self.last = 0  # number that the desk has given to what it told last
         self._count = 0
         self._lost = 0
         self._said_at = 0.0
 
     def deal(self, origin: Origin, topic: str, value: Any) -> None:
-        _news.deliver(origin, topic, value)
-        self._count += 1
-        self._control.words[HEARD] = self._count
+        if self._pass_on is None or not self._pass_on(self, origin, topic, value):
+            _news.deliver(origin, topic, value)
+            self.took(1)
         if self._control.words[LOST] > self._lost:
             self.say_losses(origin, SAY_AGAIN)
+
+    def took(self, count: int) -> None:
+        """So many more were dealt with, here or by whoever they were passed on to."""
+        with self._counting:
+            self._count += count
+            self._control.words[HEARD] = self._count
 
     def say_losses(self, origin: Origin, pause: float = 0.0) -> None:
         lost, now = int(self._control.words[LOST]), time.monotonic()
         if lost > self._lost and now - self._said_at >= pause:
             count, self._lost, self._said_at = lost - self._lost, lost, now
-            _news.deliver(origin, "lost", count)
+            if self._pass_on is None or not self._pass_on(self, origin, "lost", count):
+                _news.deliver(origin, "lost", count)
 
 
 class News:
@@ -79,6 +104,7 @@ class News:
         self._peers = peers
         self._state = state
         self._alarms = alarms
+        self.pass_on: PassOn | None = None  # set before the first call
         self._desk: _news.Desk | None = None  # once something was told
         self._held_back: dict[int, tuple[Finish, float]] = {}  # by number; and since when
         self._number = 0  # of the last
@@ -95,7 +121,7 @@ class News:
         heard = peer.heard
         if heard is None:
             assert peer.control is not None
-            heard = peer.heard = Heard(peer.control)
+            heard = peer.heard = Heard(peer.control, self.pass_on)
         heard.last = self._desk.put(heard.deal, self._origin(peer, index, told), topic, value)
 
     def _origin(self, peer: Peer, index: int, told: tuple[Any, ...] | None) -> Origin:

@@ -69,14 +69,14 @@ class Thing:
 
 
 @LINUX
-@pytest.mark.scenario(67, "descriptors, threads, mappings and files are as many after 24 pools")
+@pytest.mark.scenario(67, "descriptors, threads, mappings and files are as many after 48 pools")
 @pytest.mark.scenario("leaks: executors", "opened, used, killed in and closed, they leave nothing")
 def test_executors_leave_nothing_behind(record_property: Callable[[str, str], None]) -> None:
-    sizes = {"executors": 3, "warm": 3, "length": MiB}
+    sizes = {"executors": 9, "warm": 3, "length": MiB}
     found = leaks.executors("unirun", sizes)
     record_property(
         "figure",
-        "left of 12 executors of 4 kinds: "
+        "left of 36 executors of 4 kinds: "
         + ", ".join(f"{count:g} {name}" for name, count in found.items() if name != "MiB"),
     )
     for name in ("descriptors", "threads", "processes", "files, semaphores"):

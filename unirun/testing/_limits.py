@@ -156,7 +156,8 @@ class LimitTests(Suite):
 
     def test_a_deadline_ends_a_call_that_runs(self, executor: Executor, gate: Gate) -> None:
         """As a time-out does."""
-        view = executor.options(deadline=time.monotonic() + 0.2)
+        executor.submit(divmod, 7, 2).result(PATIENCE)  # there are workers: it is not to wait long
+        view = executor.options(deadline=time.monotonic() + 0.5)
         error = view.submit(subjects.hold, gate.address).exception(PATIENCE)
         assert isinstance(error, TaskTimeout)
         assert "past its deadline" in str(error)

@@ -71,7 +71,8 @@ class Suite:
 
     def _make_common(self) -> Executor:
         """Nothing is left to be started when a test begins, so that each can be seen to tidy up."""
-        executor = self.make_executor()
+        # Nor do workers that had nothing to do for long end, and are started again in some test.
+        executor = self.make_executor(idle_timeout=None)
         called_back = threading.Event()
         if "cooperative" in self.capabilities:
             with Gate() as gate:
