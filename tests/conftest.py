@@ -36,6 +36,7 @@ from unirun._config import reset
 from unirun._manager import Manager
 from unirun._robust import find
 from unirun.sync import make_shared, make_thread
+from unirun.testing import Gate
 
 GRACE = 5.0  # seconds that what a test has ended may take to go away
 FD_SLACK = 2  # descriptors that the standard library opens once and keeps
@@ -118,6 +119,13 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     monkeypatch.undo()
     reset()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Closed: calls begin and wait at it until the test lets them go on."""
+    with Gate() as gate:
+        yield gate
 
 
 @pytest.fixture

@@ -31,12 +31,6 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         yield executor
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
 async def all_of(results: Any) -> list[Any]:
     return [each async for each in results]
 

@@ -13,12 +13,6 @@ from unirun.testing import PATIENCE, Gate
 from unirun.testing import _subjects as subjects
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
 @pytest.fixture(scope="module")
 def threads() -> Iterator[Executor]:
     with Executor(1, backend="thread") as executor:

@@ -37,12 +37,6 @@ def threads() -> Iterator[Executor]:
         yield executor
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
 async def outcome_of(future: Future[Any]) -> Any:
     return await future
 

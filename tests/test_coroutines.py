@@ -28,12 +28,6 @@ def loop() -> Iterator[Executor]:
         yield executor
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
 async def outcome_of(future: Any) -> Any:
     return await future
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from unirun import (
     WorkerCrashed,
 )
 from unirun.testing import Gate
+from unirun.testing._gate import comes_true
 
 pytest.importorskip("distributed")
 PATIENCE = 30
@@ -51,21 +52,6 @@ def dask(cluster: Cluster) -> Iterator[Executor]:
         executor.shutdown(timeout=PATIENCE, kill=True)
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
-def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 # -- calls ----------------------------------------------------------------------------------------
 
 
@@ -81,7 +67,7 @@ def test_a_running_call_is_killed_at_once_and_its_neighbour_goes_on(
     dask: Executor, gate: Gate
 ) -> None:
     victim = dask.submit(bodies.sleep, 60)
-    assert comes_true(victim.running)
+    assert comes_true(victim.running, PATIENCE)
     beside = dask.submit(bodies.attempt_at, gate.address, os.devnull)
     arrival = gate.arrival()
     begun = time.monotonic()

@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from unirun import (
     VersionMismatch,
     _far_setup,
 )
+from unirun.testing._gate import comes_true
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.engines
@@ -51,22 +52,13 @@ def dask(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Executor]
         else:
             made = elsewhere(cluster, patch, idle_timeout=None)
         with made as executor:
-            assert comes_true(lambda: len(places(executor)) == 2)  # whose workers stay
+            assert comes_true(lambda: len(places(executor)) == 2, PATIENCE)  # whose workers stay
             yield executor
 
 
 def sent(executor: Executor) -> dict[int, set[str]]:
     """What each place has been sent and keeps."""
     return next(iter(executor._backends.values()))._deliveries._at  # type: ignore[attr-defined]
-
-
-def comes_true(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_an_argument_of_64_mib_arrives(dask: Executor) -> None:
@@ -91,12 +83,12 @@ def test_what_was_put_is_loaded_once_in_each_worker_and_sent_to_each_place_once(
     assert dask.submit(bodies.kinds, [{"in": ref}]).result(PATIENCE)[0] == [[{"in": "bytearray"}]]
     del ref
     gc.collect()
-    assert comes_true(lambda: not any(sent(dask).values()))
+    assert comes_true(lambda: not any(sent(dask).values()), PATIENCE)
 
 
 def test_calls_go_where_their_data_is(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with elsewhere(cluster, monkeypatch, linger=5) as executor:
-        assert comes_true(lambda: len(places(executor)) == 2)
+        assert comes_true(lambda: len(places(executor)) == 2, PATIENCE)
         refs = [executor.put(bytes(4 << 20)) for _ in range(2)]
         homes = [executor.submit(bodies.where, ref).result(PATIENCE) for ref in refs]
         for ref, home in zip(refs * 5, homes * 5, strict=True):
@@ -115,7 +107,7 @@ def test_a_call_killed_as_its_data_is_on_the_way_is_killed(
         executor.submit(divmod, 7, 2).result(PATIENCE)
         data = bytes(LARGE)
         future = executor.submit(bodies.sleep_with, data, 60)
-        assert comes_true(future.running)
+        assert comes_true(future.running, PATIENCE)
         assert future.kill(grace=0) is True
         with pytest.raises(TaskKilled):
             future.result(0)

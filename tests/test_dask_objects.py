@@ -35,12 +35,6 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
-@pytest.fixture
 def by_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared objects that workers can reach by a tunnel only, as those on other machines."""
 

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from dask_clusters import Cluster
 import unirun
 from unirun import CallEvent, Executor, Retry, TaskKilled, UnsupportedByBackend, _far_setup
 from unirun.testing import Gate
+from unirun.testing._gate import comes_true
 
 pytest.importorskip("distributed")
 PATIENCE = 30
@@ -39,21 +40,6 @@ def dask(cluster: Cluster) -> Iterator[Executor]:
     with Executor(backend=cluster.name, seed=5) as executor:
         yield executor
         executor.shutdown(timeout=PATIENCE, kill=True)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
-def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 # -- what a call knows ----------------------------------------------------------------------------
@@ -120,7 +106,7 @@ def test_who_is_cancelled_asks_the_calls_that_it_has_submitted_to_stop(dask: Exe
 
     with Executor(1, backend="thread") as threads:
         outer = threads.options(timeout=PATIENCE).submit(submit_there)
-        assert comes_true(lambda: bool(begun) and begun[0].running())
+        assert comes_true(lambda: bool(begun) and begun[0].running(), PATIENCE)
         outer._backend.request_stop(outer)  # type: ignore[union-attr]
         assert outer.result(PATIENCE) == "cancelled"
 
@@ -196,7 +182,7 @@ def test_progress_is_known_while_it_runs_and_the_last_of_it_with_the_result(
 ) -> None:
     future = dask.submit(bodies.halfway, gate.address)
     arrival = gate.arrival()
-    assert comes_true(lambda: future.progress is not None)
+    assert comes_true(lambda: future.progress is not None, PATIENCE)
     assert str(future.progress) == "50% half"
     arrival.release()
     future.result(PATIENCE)
@@ -262,7 +248,7 @@ def test_a_kill_is_an_event_of_the_call_and_of_its_worker(cluster: Cluster, gate
         future.kill(grace=0)
         with pytest.raises(TaskKilled):
             future.result(PATIENCE)
-        assert comes_true(lambda: "worker_killed" in {event.what for event in seen})
+        assert comes_true(lambda: "worker_killed" in {event.what for event in seen}, PATIENCE)
         error: Any = executor.options(timeout=0.2).submit(sleep, 60).exception(PATIENCE)
     # A time-out names the call, and nothing of ours.
     assert len(error.__notes__) == 1

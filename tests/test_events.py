@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import watching
-from watching import comes_true
 
 import unirun
 from unirun import CallEvent, Executor, _events, _observe
+from unirun.testing._gate import comes_true
 
 BACKENDS = ("thread", "process", "inline")
 

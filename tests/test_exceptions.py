@@ -1,14 +1,13 @@
 """What a task raises arrives as on threads, whatever it is, and says which call it came from."""
 
-import asyncio
 import dataclasses
 import errno
 from collections.abc import Iterator
-from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
+from everywhere import everywhere
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,27 +20,13 @@ PATIENCE = 20
 
 @pytest.fixture(scope="module", autouse=True)
 def executors() -> Iterator[dict[str, Executor]]:
-    with (
-        Executor(2, backend="thread", name="threads") as thread,
-        Executor(1, backend="process") as process,
-        Executor(backend="inline", strict=False) as inline,
-        Executor(backend="coroutine", name="loop") as coroutine,
-    ):
-        found = {"thread": thread, "process": process, "inline": inline, "coroutine": coroutine}
-        for each in found.values():
-            each.options(retries=1, limit=9).submit(nothing).result(PATIENCE)
-            wait([each.submit(asyncio.sleep, 0.1) for _ in range(3)])
-        assert list(process.map(abs, range(3))) == [0, 1, 2]
+    with everywhere() as found:
         yield found
 
 
 @pytest.fixture(params=["thread", "process", "inline"])
 def executor(request: pytest.FixtureRequest, executors: dict[str, Executor]) -> Executor:
     return executors[request.param]
-
-
-async def nothing() -> None:
-    pass
 
 
 # -- the zoo ------------------------------------------------------------------------------------

@@ -1,16 +1,15 @@
 """An exception says which call it comes from; its traceback shows the source, wherever that is."""
 
-import asyncio
 import os
 import re
 import sys
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
+from everywhere import everywhere
 
 import unirun
 from unirun import Executor
@@ -20,18 +19,7 @@ PATIENCE = 20
 
 @pytest.fixture(scope="module", autouse=True)
 def executors() -> Iterator[dict[str, Executor]]:
-    with (
-        unirun.config(call_sites="always"),
-        Executor(2, backend="thread", name="threads") as thread,
-        Executor(1, backend="process") as process,
-        Executor(backend="inline", strict=False) as inline,
-        Executor(backend="coroutine", name="loop") as coroutine,
-    ):
-        found = {"thread": thread, "process": process, "inline": inline, "coroutine": coroutine}
-        for each in found.values():
-            each.options(retries=1, limit=9).submit(nothing).result(PATIENCE)
-            wait([each.submit(asyncio.sleep, 0.1) for _ in range(3)])
-        assert list(process.map(abs, range(3))) == [0, 1, 2]
+    with unirun.config(call_sites="always"), everywhere() as found:
         yield found
 
 

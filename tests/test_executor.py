@@ -419,9 +419,3 @@ def test_the_last_reference_may_go_at_any_time(backend: str) -> None:
         backend,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("at the end\n", "", 0)
-
-
-@pytest.fixture
-def gate() -> Any:
-    with Gate() as gate:
-        yield gate

@@ -26,17 +26,9 @@ from unirun._far_tunnel import TUNNEL, Entrance
 from unirun._manager import Manager
 from unirun.sync import make_shared
 from unirun.testing import Gate
+from unirun.testing._gate import comes_true
 
 PATIENCE = 30
-
-
-def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 class Site:
@@ -57,7 +49,7 @@ class Site:
         line = reach()
         before = len(self.hosts)
         line.send("hello")
-        assert comes_true(lambda: len(self.hosts) > before)
+        assert comes_true(lambda: len(self.hosts) > before, PATIENCE)
         return line, Entrance(reach, self.hosts[-1])
 
     def close(self) -> None:
@@ -237,7 +229,7 @@ def test_a_place_that_says_nothing_is_lost_and_one_that_beats_is_not() -> None:
     silent, silent_entrance = site.place()
     beating, beating_entrance = site.place()
     pulse = Pulse(beating, 2.0, lambda: ())
-    assert comes_true(lambda: bool(site.gone))
+    assert comes_true(lambda: bool(site.gone), PATIENCE)
     assert site.gone == site.hosts[:1]
     assert not comes_true(lambda: len(site.gone) > 1, 2.5)
     pulse.close()
@@ -253,7 +245,7 @@ def test_a_process_that_stands_still_is_killed_and_no_other() -> None:
     line, entrance = site.place()
     with subprocess.Popen(code) as stopped, subprocess.Popen(code) as other:
         os.kill(stopped.pid, signal.SIGSTOP)
-        assert comes_true(lambda: stands_still(stopped.pid))
+        assert comes_true(lambda: stands_still(stopped.pid), PATIENCE)
         pulse = Pulse(line, 0.6, lambda: (stopped.pid, other.pid, 0))
         try:
             assert stopped.wait(PATIENCE) == -signal.SIGKILL

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import watching
-from watching import comes_true
 
 import unirun
 from unirun import Executor, _observe
 from unirun.backend import Stats
+from unirun.testing._gate import comes_true
 
 MIB = 1 << 20
 

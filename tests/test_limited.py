@@ -4,7 +4,6 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +14,6 @@ from unirun.testing import _subjects as subjects
 from unirun.testing._gate import comes_true
 
 both = pytest.mark.parametrize("backend", ["thread", "process"])
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
 
 
 # -- the limit ------------------------------------------------------------------------------------

@@ -23,12 +23,6 @@ from unirun.testing._gate import comes_true
 both = pytest.mark.parametrize("backend", ["thread", "process"])
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
 def aside(do: Callable[[], Any]) -> Future[Any]:
     """`do()` in a thread of its own; a future of what comes of it."""
     future: Future[Any] = Future()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask_bodies as bodies
@@ -27,6 +27,7 @@ from unirun import (
     WorkerCrashed,
 )
 from unirun.testing import Gate
+from unirun.testing._gate import comes_true
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.timeout(
@@ -50,21 +51,6 @@ def ray(cluster: Cluster) -> Iterator[Executor]:
         executor.shutdown(timeout=PATIENCE, kill=True)
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
-
-
-def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 # -- calls ----------------------------------------------------------------------------------------
 
 
@@ -78,7 +64,7 @@ def test_a_running_call_is_killed_at_once_and_its_neighbour_goes_on(
     ray: Executor, gate: Gate
 ) -> None:
     victim = ray.submit(bodies.sleep, 60)
-    assert comes_true(victim.running)
+    assert comes_true(victim.running, PATIENCE)
     beside = ray.submit(bodies.attempt_at, gate.address, os.devnull)
     arrival = gate.arrival()
     begun = time.monotonic()
@@ -169,7 +155,7 @@ def test_depth_beyond_the_slots_is_no_deadlock_and_nothing_of_ours_is_left() -> 
         theirs = set(ours.children(recursive=True)) - before
         assert {"raylet", "gcs_server"} <= {process.name() for process in theirs}
         assert directories()
-    assert comes_true(lambda: all(is_gone(process) for process in theirs))
+    assert comes_true(lambda: all(is_gone(process) for process in theirs), PATIENCE)
     assert not directories()
 
 
@@ -190,8 +176,8 @@ def test_a_program_that_is_killed_leaves_no_cluster_behind() -> None:
         theirs = psutil.Process(program.pid).children(recursive=True)
         assert "raylet" in {process.name() for process in theirs}
         os.kill(program.pid, signal.SIGKILL)
-        assert comes_true(lambda: all(is_gone(process) for process in theirs))
-        assert comes_true(lambda: not directories())
+        assert comes_true(lambda: all(is_gone(process) for process in theirs), PATIENCE)
+        assert comes_true(lambda: not directories(), PATIENCE)
         assert program.stdout.read() == ""
 
 

@@ -7,30 +7,16 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
+from scoped import BACKENDS, PATIENCE, double, fail, one_of_each, wait_long
 
 import unirun
 from unirun import Executor, ScopeTimeout, TaskCancelled
 
-PATIENCE = 20
-BACKENDS = ("thread", "process", "inline")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def executors() -> Iterator[dict[str, Executor]]:
-    """For tests that kill nothing; with all the threads and processes they will have."""
-    with (
-        Executor(4, backend="thread") as thread,
-        Executor(1, backend="process") as process,
-        Executor(backend="inline", strict=False) as inline,
-    ):
-        for made in (thread, process):
-            with made.scope() as scope:
-                futures = [scope.submit(nap) for _ in range(4)]
-                futures[0].add_done_callback(lambda _: None)
-                scope.options(retries=1, limit=1).submit(double, 1)
-                scope.options(retries=1, limit=1).submit(double, 1)
-        thread.options(timeout=PATIENCE).submit(double, 1).result(PATIENCE)
-        yield {"thread": thread, "process": process, "inline": inline}
+    with one_of_each() as made:
+        yield made
 
 
 @pytest.fixture(params=BACKENDS)
@@ -56,30 +42,10 @@ def process() -> Iterator[Executor]:
         yield made
 
 
-def nap() -> None:
-    time.sleep(0.05)
-
-
-def double(x: int) -> int:
-    return 2 * x
-
-
-def fail(text: str) -> None:
-    raise ValueError(text)
-
-
 def fail_at_3(x: int) -> int:
     if x == 3:
         raise ValueError("three")
     return x
-
-
-def wait_long() -> str:
-    """Until it is killed, or sees that it is not wanted."""
-    task = unirun.current_task()
-    assert task is not None
-    task.sleep(PATIENCE)
-    return "too late"
 
 
 def stop() -> None:

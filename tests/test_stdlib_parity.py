@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -331,12 +331,6 @@ def test_what_waits_is_cancelled_the_same_way(twins: Twins, gate: Gate) -> None:
 
     answers = [ask(make, question, 1) for make in twins]
     assert answers == [[True, True, "ran", True]] * 2
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        yield gate
 
 
 # -- initializers ---------------------------------------------------------------------------------

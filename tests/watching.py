@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import unirun
 
@@ -81,13 +80,3 @@ def warm_up(executor: unirun.Executor, workers: int) -> None:
         assert called.wait(20)
         if was_open:
             break
-
-
-def comes_true(condition: Callable[[], object]) -> bool:
-    """Within some seconds, or not at all."""
-    until = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.002)
-    return True

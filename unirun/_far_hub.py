@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from unirun._far_lines import BEAT, Line, welcome
+from unirun._far_lines import BEAT, Line, arrivals, welcome
 from unirun._far_tunnel import TUNNEL, carry, to_manager
 from unirun._prompt import Thread
 
@@ -81,14 +81,7 @@ class Hub:
         return len(hosts)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                if self._closed or self._listener.fileno() < 0:
-                    return
-                threading.Event().wait(0.1)  # out of descriptors
-                continue
+        for sock in arrivals(self._listener, lambda: self._closed):
             if not self._door.acquire(timeout=0.05):
                 sock.close()
                 continue

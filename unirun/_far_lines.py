@@ -32,10 +32,10 @@ from unirun._connect import DIGEST_SIZE, NONCE_SIZE, digest, same
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["BEAT", "Line", "Refused", "dial", "welcome"]
+__all__ = ["BEAT", "Line", "Refused", "arrivals", "dial", "exactly", "welcome"]
 
 BEAT = "beat"
 """A message that says only that its sender lives."""
@@ -193,9 +193,9 @@ def dial(
         sock.settimeout(HANDSHAKE)
         if security is not None:
             sock = security.wrap_socket(sock)
-        nonces = _exactly(sock, NONCE_SIZE) + os.urandom(NONCE_SIZE)
+        nonces = exactly(sock, NONCE_SIZE) + os.urandom(NONCE_SIZE)
         sock.sendall(nonces[NONCE_SIZE:] + digest(key, b"client", _LABEL, nonces))
-        if not same(_exactly(sock, DIGEST_SIZE), digest(key, b"server", _LABEL, nonces)):
+        if not same(exactly(sock, DIGEST_SIZE), digest(key, b"server", _LABEL, nonces)):
             raise Refused("whoever answers there does not know the key of this run")
         return Line(sock, secure=security is not None)
     except BaseException:
@@ -211,7 +211,7 @@ def welcome(sock: socket.socket, key: bytes, security: ssl.SSLContext | None) ->
             sock = security.wrap_socket(sock, server_side=True)
         nonce = os.urandom(NONCE_SIZE)
         sock.sendall(nonce)
-        answer = _exactly(sock, NONCE_SIZE + DIGEST_SIZE)
+        answer = exactly(sock, NONCE_SIZE + DIGEST_SIZE)
         nonces = nonce + answer[:NONCE_SIZE]
         if not same(answer[NONCE_SIZE:], digest(key, b"client", _LABEL, nonces)):
             raise Refused("a stranger with another key")
@@ -222,7 +222,21 @@ def welcome(sock: socket.socket, key: bytes, security: ssl.SSLContext | None) ->
         raise
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
+def arrivals(listener: socket.socket, is_closed: Callable[[], bool]) -> Iterator[socket.socket]:
+    """Who comes there, one after the other, until it is closed."""
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            if is_closed() or listener.fileno() < 0:
+                return
+            threading.Event().wait(0.1)  # out of descriptors
+        else:
+            yield sock
+
+
+def exactly(sock: socket.socket, size: int) -> bytes:
+    """So many bytes of who introduces itself; raises Refused if it goes away before."""
     data = b""
     while len(data) < size:
         piece = sock.recv(size - len(data))

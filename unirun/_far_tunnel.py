@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from unirun import _connect
 from unirun._door import listening_socket
-from unirun._far_lines import Line, Refused
+from unirun._far_lines import Line, Refused, arrivals, exactly
 from unirun._prompt import Thread
 
 __all__ = ["TUNNEL", "Entrance", "carry", "to_manager"]
@@ -108,14 +108,7 @@ class Entrance:
         self._thread.start()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                if self._closed or self._listener.fileno() < 0:
-                    return
-                threading.Event().wait(0.1)  # out of descriptors
-                continue
+        for sock in arrivals(self._listener, lambda: self._closed):
             try:
                 Thread(self._let_in, "unirun-tunnel", (sock,)).start()
             except RuntimeError:  # no thread to be had: it may come again
@@ -164,15 +157,5 @@ class Entrance:
 
 
 def _read_name(sock: socket.socket) -> str:
-    size = int.from_bytes(_exactly(sock, 2), "little")
-    return _exactly(sock, size).decode()
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        piece = sock.recv(size - len(data))
-        if not piece:
-            raise OSError("it went away")
-        data += piece
-    return data
+    size = int.from_bytes(exactly(sock, 2), "little")
+    return exactly(sock, size).decode()

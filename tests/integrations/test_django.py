@@ -6,14 +6,14 @@ import re
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from integrations.waiting import eventually
 
 import unirun
 
@@ -67,14 +67,6 @@ def outcome(task: Any, *args: Any, **kwargs: Any) -> Any:
     """Its result, finished."""
     result = task.enqueue(*args, **kwargs)
     return task.get_backend().wait(result.id, PATIENCE)
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE
-    while not (found := holds()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 @pytest.fixture
@@ -165,7 +157,7 @@ def test_arguments_and_results_that_are_not_json_are_refused(tasks: Any) -> None
 
 def test_a_task_may_enqueue_a_task(tasks: Any, told: Told) -> None:
     assert outcome(tasks.add_by_task, 3).status == "SUCCESSFUL"
-    eventually(lambda: backend().executor.stats()["process"].finished == 2)
+    eventually(lambda: backend().executor.stats()["process"].finished == 2, PATIENCE)
 
 
 def test_a_task_uses_the_database_of_the_site(tasks: Any) -> None:
@@ -186,7 +178,7 @@ def test_no_more_results_are_kept_than_options_say(tasks: Any) -> None:
     task = tasks.add.using(backend="short")
     first, last = outcome(task, 1), outcome(task, 2)
 
-    assert eventually(lambda: task.get_result(last.id)).return_value == 3
+    assert eventually(lambda: task.get_result(last.id), PATIENCE).return_value == 3
     with pytest.raises(TaskResultDoesNotExist):
         task.get_result(first.id)
 
@@ -227,8 +219,8 @@ def test_a_task_that_hangs_is_killed_when_its_time_is_up(tasks: Any, tmp_path: P
 
 def test_a_task_can_be_killed(tasks: Any, tmp_path: Path) -> None:
     result = tasks.hang.enqueue(str(tmp_path / "pid"))
-    eventually(lambda: tasks.hang.get_result(result.id).status == "RUNNING")
-    eventually((tmp_path / "pid").exists)
+    eventually(lambda: tasks.hang.get_result(result.id).status == "RUNNING", PATIENCE)
+    eventually((tmp_path / "pid").exists, PATIENCE)
 
     assert backend().kill(result.id)
     assert backend().wait(result.id, PATIENCE).errors[0].exception_class_path == "unirun.TaskKilled"
@@ -293,7 +285,7 @@ def test_higher_priority_goes_first(tasks: Any, tmp_path: Path) -> None:
     go, order = str(tmp_path / "go"), str(tmp_path / "order")
     for _ in range(2):  # one for each worker
         tasks.wait_for.enqueue(go, order, "")
-    eventually(lambda: backend().executor.stats()["process"].running == 2)
+    eventually(lambda: backend().executor.stats()["process"].running == 2, PATIENCE)
     marks = [(mark, -50) for mark in "bcdefgh"] + [("a", 50)]
     results = [
         tasks.wait_for.using(priority=priority).enqueue(go, order, mark) for mark, priority in marks

@@ -7,12 +7,13 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from integrations.waiting import eventually
 
 import unirun
 from unirun import Executor
@@ -67,14 +68,6 @@ def backend_inside(prefer: str | None) -> str:
     loop = Parallel(n_jobs=2, prefer=prefer)
     with loop:
         return type(loop._backend).__name__
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE
-    while not (found := holds()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 def is_dead(directory: Path) -> bool:

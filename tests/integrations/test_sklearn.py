@@ -1,11 +1,10 @@
 """scikit-learn on unirun, through joblib: with the real packages."""
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from integrations.waiting import eventually
 
 import unirun
 from unirun import Executor
@@ -17,14 +16,6 @@ from joblib import parallel_config  # noqa: E402
 
 pytestmark = [pytest.mark.integrations, pytest.mark.usefixtures("registered")]
 PATIENCE = 20.0
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE
-    while not (found := holds()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 @pytest.fixture(scope="module")

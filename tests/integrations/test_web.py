@@ -6,15 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from integrations.waiting import eventually
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed: make test-integrations")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: make test-integrations")
@@ -52,14 +51,6 @@ class Server:
         return [each for each in below if each.cpu_times().user > 0.3]
 
 
-def eventually(holds: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE
-    while not (found := holds()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """In a process of its own, on a port that it was given as an open socket."""
@@ -95,19 +86,19 @@ def test_a_request_is_answered(server: Server) -> None:
 
 def test_a_client_that_goes_away_takes_the_work_with_it(server: Server) -> None:
     client = server.ask(f"/primes?below={ENDLESS}")
-    [worker] = eventually(server.busy)
+    [worker] = eventually(server.busy, PATIENCE)
 
     client.close()
 
-    eventually(lambda: not worker.is_running())
-    assert eventually(lambda: server.stats()["killed"]) == 1
+    eventually(lambda: not worker.is_running(), PATIENCE)
+    assert eventually(lambda: server.stats()["killed"], PATIENCE) == 1
     assert server.stats()["running"] == 0
     assert server.get("/primes?below=100") == b"25"
 
 
 def test_one_that_stays_is_not_disturbed_by_one_that_goes(server: Server) -> None:
     goes, stays = (server.ask(f"/primes?below={n}") for n in (ENDLESS, 200_000))
-    eventually(lambda: server.stats()["running"] == 2)
+    eventually(lambda: server.stats()["running"] == 2, PATIENCE)
     goes.close()
 
     with stays:

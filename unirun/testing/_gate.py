@@ -104,9 +104,9 @@ def _hang_up(connection: socket.socket) -> None:
         connection.close()
 
 
-def comes_true(condition: Callable[[], bool]) -> bool:
+def comes_true(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
     """Wait for what follows a moment after something else; False if that takes too long."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             return False
