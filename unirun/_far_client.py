@@ -121,14 +121,17 @@ class Client(ABC):
 
     def _gone(self, run: str, lease: int, future: Any) -> None:
         """In a thread of the engine."""
-        try:
-            report = self.report(future)
-        except Exception as exc:  # of a lease that was lost meanwhile  # noqa: BLE001
-            report = f"{type(exc).__name__}: {exc}"
-        self._leases.pop((run, lease), None)
+        report = ""
+        if self._leases.pop((run, lease), None) is not None:
+            try:
+                report = self.report(future)
+            except Exception as exc:  # of a lease that was lost meanwhile  # noqa: BLE001
+                report = f"{type(exc).__name__}: {exc}"
         self.say("gone", run, lease, report)
 
     def _drop(self, run: str, lease: int) -> None:
+        # Whoever takes a lease out has its future: none is withdrawn while its report is fetched,
+        # for the engine would complain, in the program's stderr, of a result that is not there.
         future = self._leases.pop((run, lease), None)
         if future is not None:
             self.withdraw(future)

@@ -6,6 +6,7 @@ It also has the directory of the cluster that was started for an executor, and r
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import tempfile
@@ -22,6 +23,8 @@ from .resources import ask, offers
 __all__ = ["main"]
 
 dask: Any = distributed  # most of it has no types
+_LOGGERS = "distributed.client", "distributed.gc"
+"""Those to which the level of "distributed" does not apply, and that no variable reaches."""
 
 
 class DaskClient(Client):
@@ -37,6 +40,8 @@ class DaskClient(Client):
 
     def connect(self) -> dict[str, Any]:
         settings = self.settings
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         security = dask.Security()
         if settings.get("ca"):
             security = dask.Security(
