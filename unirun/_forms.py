@@ -42,6 +42,7 @@ __all__ = [
     "ROOM",
     "ROUTES",
     "SECONDS",
+    "SILENCE",
     "SITES",
     "SIZE",
     "START_METHOD",
@@ -94,6 +95,13 @@ def _number(value: Any, units: Mapping[str, float]) -> float:
 def _seconds(value: Any) -> float:
     seconds = _number(value, _DURATIONS)
     if not 0 <= seconds <= _LONGEST:  # also refuses nan
+        raise ValueError
+    return seconds
+
+
+def _silence(value: Any) -> float:
+    seconds = _seconds(value)
+    if not 1 <= seconds <= 86400:
         raise ValueError
     return seconds
 
@@ -279,6 +287,7 @@ def or_none(form: Form) -> Form:
 STRING = Form(_plain, "a string")
 TRUTH_VALUE = Form(_truth, "true or false")
 SECONDS = Form(_seconds, "a number of seconds, 0 or more, such as 30, '500ms', '2m' or '1h'")
+SILENCE = Form(_silence, "a number of seconds from 1 to 86400, such as 30, '2m' or '1h'")
 MOMENT = Form(_moment, "a moment on the clock of time.monotonic()")
 SIZE = Form(_bytes, "a number of bytes, 1 or more, such as 1e6, '512MB' or '2GiB'")
 WHOLE = Form(_whole, "a whole number")

@@ -30,6 +30,7 @@ from unirun._forms import (
     ROOM,
     ROUTES,
     SECONDS,
+    SILENCE,
     SITES,
     SIZE,
     START_METHOD,
@@ -199,7 +200,8 @@ OWN_OPTIONS: dict[str, dict[str, Form]] = {
     "coroutine": {},
     "dask": {
         **dict.fromkeys(("address", "scheduler_file", "ca", "cert", "key"), NAME),
-        **dict.fromkeys(("linger", "wait_for_workers", "lost_after"), SECONDS),
+        **dict.fromkeys(("linger", "wait_for_workers"), SECONDS),
+        "lost_after": SILENCE,
         "insecure": TRUTH_VALUE,
         "worker_resources": RESOURCES,
     },
@@ -207,7 +209,8 @@ OWN_OPTIONS: dict[str, dict[str, Form]] = {
     "process": {"window": ONE_OR_MORE, "arrays": COPIES, "arena_limit": or_none(ROOM)},
     "ray": {
         "address": NAME,
-        **dict.fromkeys(("linger", "wait_for_workers", "lost_after"), SECONDS),
+        **dict.fromkeys(("linger", "wait_for_workers"), SECONDS),
+        "lost_after": SILENCE,
         "insecure": TRUTH_VALUE,
         "worker_resources": RESOURCES,
     },
