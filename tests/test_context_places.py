@@ -1,5 +1,6 @@
 """Which context variables travel to other processes, and what is said of those that do not."""
 
+import asyncio
 import decimal
 import gc
 import subprocess
@@ -266,6 +267,22 @@ def test_a_value_of_another_kind_goes_afterwards(executor: Executor, told: Any) 
     user.set([1])
     assert executor.submit(whose).result(PATIENCE)[0] == [1]
     assert len(told) == 1
+
+
+@apart
+def test_an_event_loop_stays_where_it_is_without_a_word(executor: Executor, told: Any) -> None:
+    """Libraries keep theirs in variables: Jupyter does, and nobody who uses it knows."""
+    loop = asyncio.new_event_loop()
+    try:
+        user.set(loop)
+        for _ in range(2):
+            assert executor.submit(whose).result(PATIENCE)[0] == "nobody"
+        assert told == []
+        user.set([loop])  # not the same: somebody has put this together
+        assert executor.submit(whose).result(PATIENCE)[0] == "nobody"
+        assert [each.category for each in told] == [ContextWarning]
+    finally:
+        loop.close()
 
 
 class Unreadable:

@@ -4,11 +4,14 @@
     numpy           what `numpy.errstate` has set                       numbers and names
     opentelemetry   the current span, and the baggage                   as in HTTP (W3C)
     asgiref         what belongs to a request of Django, and to nobody elsewhere        not at all
+    asyncio         an event loop, in whatever variable: it belongs to its thread       not at all
 
 Nothing is imported here that the program has not imported, in a worker what has arrived needs.
 """
 
 from __future__ import annotations
+
+import sys
 
 from unirun._deferral import imported
 
@@ -16,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["BY_NAME", "Decimal", "Form", "Locals", "NumpyErrors", "Trace"]
+__all__ = ["BY_NAME", "Decimal", "Form", "Locals", "NumpyErrors", "Trace", "stays"]
 
 
 class Form:
@@ -110,3 +113,12 @@ BY_NAME: dict[str, Form] = {
     "current_context": Trace(),
     "asgiref.local": Locals(),
 }
+
+
+def stays(value: Any) -> bool:
+    """Whether it means nothing elsewhere, so that nobody needs to hear of it.
+
+    Libraries keep event loops in variables without a word to their users, as Jupyter does.
+    """
+    events: Any = sys.modules.get("asyncio.events")
+    return events is not None and isinstance(value, events.AbstractEventLoop)

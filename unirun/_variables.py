@@ -129,7 +129,8 @@ def _pickled(variable: ContextVar[Any], value: Any) -> bytes | None:
         return _payload.dumps(value, "its value")
     except SerializationError as exc:
         why = str(exc)
-    _tell(variable, f"{_named(variable.name)} does not reach worker processes", why)
+    if not _own_forms.stays(value):
+        _tell(variable, f"{_named(variable.name)} does not reach worker processes", why)
     _refused[variable] = type(value)
     return None
 
