@@ -262,9 +262,14 @@ def _left_processes(before: set[psutil.Process]) -> list[str]:
     while (new := _processes() - before) and time.monotonic() < end:
         gc.collect()  # what a reference cycle holds is late, not lost
         time.sleep(0.02)
-    left = [_describe(process) for process in new]
+    left = []
     for process in new:
-        process.kill()  # the next test shall not suffer for it
+        described = _describe(process)
+        try:
+            process.kill()  # the next test shall not suffer for it
+        except psutil.NoSuchProcess:
+            continue  # it was slow, and has ended
+        left.append(described)
     psutil.wait_procs(new, timeout=GRACE)
     return left
 

@@ -105,7 +105,7 @@ LEAKS = {
         "unirun.submit(gate.wait)",
         (
             r"leaked by the test: call .*wait of executor 'unirun-default', running on thread "
-            r"'unirun-default_0', submitted 0.\d s ago; wait for its result\(\), or cancel\(\) it, "
+            r"'unirun-default_0', submitted \d+\.\d s ago; wait for its result\(\), or cancel\(\) it, "
             r"for which the call looks at unirun.current_task\(\).cancelled"
         ),
     ),
@@ -121,7 +121,7 @@ LEAKS = {
     "a call in a process": (
         "unirun.task(kind='isolated')(time.sleep).submit(60)",
         (
-            r"call time.sleep #\d+ of executor 'unirun-default', .*submitted 0.\d s "
+            r"call time.sleep #\d+ of executor 'unirun-default', .*submitted \d+\.\d s "
             r"ago; wait for its result\(\), or cancel\(\) or kill\(\) it"
         ),
     ),
