@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures._base import PENDING
 from typing import Any
 
@@ -40,6 +40,7 @@ from unirun._loops import LoopWatch, end_loop, run_loop
 from unirun._prompt import Thread
 from unirun._remedies import no_thread
 from unirun._sites import note, site_of
+from unirun._steps import Measured
 from unirun.backend import (
     Backend,
     CallOptions,
@@ -72,6 +73,8 @@ class CoroutineFuture(Future[Any]):
     _task: asyncio.Task[Any] | None = None  # touched by the loop thread only
     _reason: BaseException | None = None  # why it was asked to stop
     _timers: tuple[asyncio.TimerHandle, ...] = ()
+    _steps: Measured | None = None  # while it runs, if somebody watched as it began
+    _cpu: float | None = None
 
     def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
         if self._call is None:
@@ -83,6 +86,7 @@ class CoroutineFuture(Future[Any]):
         thread = getattr(self._backend, "_thread", None)
         told: dict[str, Any] = {"options": self._options}
         told |= {"queued": self._since, "begun": self._begun, "ended": self._ended}
+        told["cpu"] = self._cpu
         if thread is None or self._state is PENDING:
             return told
         return told | {"worker": thread.name, "pid": os.getpid()}
@@ -353,9 +357,10 @@ class CoroutineBackend(Backend):
         context.belongs_to(future)
         self._active.add(future)
         future._begun = time.monotonic()
+        body: Coroutine[Any, Any, Any] = _body(context, fn, args, kwargs)
         if _observe.watchers:
             _observe.started(future)
-        body = _body(context, fn, args, kwargs)
+            body = future._steps = Measured(body)
         loop, name = asyncio.get_running_loop(), context.name
         future._task = loop.create_task(body, name=name, context=future._copied)
         if self._standstills is not None:
@@ -367,6 +372,8 @@ class CoroutineBackend(Backend):
 
     def _ended(self, future: CoroutineFuture, task: asyncio.Task[Any]) -> None:
         future._ended = time.monotonic()
+        if future._steps is not None:
+            future._cpu, future._steps = future._steps.seconds, None
         for timer in future._timers:
             timer.cancel()
         if task.cancelled() or task.result()[1] is None:

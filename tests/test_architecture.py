@@ -58,6 +58,7 @@ LAYERS = (
         "_service",
         "_references",
         "_shared_names",
+        "_steps",
         "_strict_held",
         "_strict_order",
         "_remote_frames",

@@ -164,6 +164,64 @@ def test_a_coroutine_says_when_it_ran() -> None:
     assert info.took >= 0.002
 
 
+@pytest.fixture
+def watched_loop() -> Iterator[Executor]:
+    stop = _observe.watch(lambda event: None)
+    try:
+        with Executor(backend="coroutine") as loop:
+            yield loop
+    finally:
+        stop()
+
+
+def test_a_coroutine_has_the_processor_time_of_its_own_steps(watched_loop: Executor) -> None:
+    long = watched_loop.submit(watching.burn_in_steps, 5, 0.01)
+    short = watched_loop.submit(watching.burn_in_steps, 5, 0.001)
+    waiting = watched_loop.submit(watching.wait_a_little)
+    seconds = []
+    for future in (long, short, waiting):
+        future.result()
+        seconds.append(future.info.cpu_seconds)
+    assert seconds[0] is not None
+    assert seconds[1] is not None
+    assert seconds[2] is not None
+    assert seconds[0] >= 0.05
+    assert 0.005 <= seconds[1] < 0.04  # not what the other has computed between its steps
+    assert seconds[2] < 0.004
+
+
+def test_so_has_a_coroutine_that_failed_and_one_that_was_cancelled(watched_loop: Executor) -> None:
+    failed = watched_loop.submit(watching.burn_and_raise, 0.01)
+    assert isinstance(failed.exception(), ValueError)
+    cancelled = watched_loop.submit(watching.burn_when_cancelled, 0.01)
+    assert comes_true(cancelled.running)
+    watched_loop.submit(watching.wait_a_little).result()  # by now it waits
+    assert cancelled.kill()
+    for each in (failed, cancelled):
+        assert each.info.cpu_seconds is not None
+        assert each.info.cpu_seconds >= 0.01
+
+
+def test_a_measured_coroutine_looks_as_it_is() -> None:
+    with Executor(backend="coroutine") as loop:
+        plain = loop.submit(watching.seen_from_outside).result()
+        stop = _observe.watch(lambda event: None)
+        try:
+            future = loop.submit(watching.seen_from_outside)
+            assert future.result() == plain
+        finally:
+            stop()
+    assert future.info.cpu_seconds is not None
+    assert plain[1][0] == "_body"
+
+
+def test_nobody_pays_for_the_steps_of_coroutines_while_nobody_watches() -> None:
+    with Executor(backend="coroutine") as loop:
+        future = loop.submit(watching.burn_in_steps, 2, 0.002)
+        future.result()
+    assert future.info.cpu_seconds is None
+
+
 def test_figures_are_in_what_info_says_for_reading(process: Executor) -> None:
     future = process.submit(watching.burn, 0.003)
     future.result()

@@ -67,6 +67,41 @@ async def wait_a_little() -> int:
     return 7
 
 
+async def burn_in_steps(steps: int, seconds: float) -> None:
+    """Compute so often for so much of the thread's time, and let others have it in between."""
+    import asyncio
+
+    for _ in range(steps):
+        burn(seconds)
+        await asyncio.sleep(0)
+
+
+async def burn_and_raise(seconds: float) -> None:
+    burn(seconds)
+    raise ValueError("as it should")
+
+
+async def burn_when_cancelled(seconds: float) -> None:
+    import asyncio
+
+    try:
+        await asyncio.sleep(60)
+    finally:
+        burn(seconds)
+
+
+async def seen_from_outside() -> tuple[str, list[str]]:
+    """The name of the task's coroutine and of its frames, as who looks at tasks sees them."""
+    import asyncio
+
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    coroutine = task.get_coro()
+    seen: asyncio.Future[list[str]] = loop.create_future()
+    loop.call_soon(lambda: seen.set_result([each.f_code.co_name for each in task.get_stack()]))
+    return coroutine.__qualname__, await seen
+
+
 def warm_up(executor: unirun.Executor, workers: int) -> None:
     """Have all its workers and threads, which tests are not to be blamed for."""
     for future in [executor.submit(sleep, 0.1) for _ in range(workers)]:

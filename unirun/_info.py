@@ -57,7 +57,8 @@ class CallInfo:
     cpu_seconds: float | None = None
     """Processor time: of all threads of its worker process meanwhile, without processes that it
     has started; in this process, of the thread that ran it. Of calls that took 1 ms or longer; it
-    may be wrong by 0.2 ms."""
+    may be wrong by 0.2 ms. Of coroutines on an event loop: of their own steps, while somebody
+    watches."""
     peak_memory: int | None = None
     """Bytes: the largest resident size of its worker process while it ran, what the process had
     before included. None on threads and loops of this process: they share its memory."""

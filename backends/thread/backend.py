@@ -130,28 +130,31 @@ class ThreadBackend(Backend):
         future._options = options
         future._asked = False
         future._since = monotonic()
-        if not (plain := options.plain) and options.sites:
-            note(future)
         if _observe.watchers:
             future.number = _observe.next_number()
             _observe.submitted(future, future.name, options)
-        if not plain and (options.deadline is not None or options.queue_timeout is not None):
-            future.limit_waiting(self._clock)
+        if not options.plain:
+            if options.sites:
+                note(future)  # here, which looks who has called
+            self._see_to(future, options)
         next(self._number)
-        if self._ranks is None and (plain or not options.priority):
+        if self._ranks is None:
             self._put(future)
         else:
-            self._put_ranked(future)
+            self._ranks.add(future)
+            self._put(TURN)
         if not self._full:  # looked at after the put; who clears it looks after
             self._after_put(future)
         return future
 
-    def _put_ranked(self, future: ThreadFuture) -> None:
-        with self._lock:
-            if self._ranks is None:
-                self._ranks = Ranks()  # what is in the queue now is found there when it is drawn
-        self._ranks.add(future)
-        self._put(TURN)
+    def _see_to(self, future: ThreadFuture, options: CallOptions) -> None:
+        """What few calls ask for, before they are put."""
+        if options.deadline is not None or options.queue_timeout is not None:
+            future.limit_waiting(self._clock)
+        if options.priority and self._ranks is None:
+            with self._lock:
+                if self._ranks is None:
+                    self._ranks = Ranks()  # what is in the queue is found there when it is drawn
 
     def _call_for(self, drawn: ThreadFuture | Turn) -> ThreadFuture:
         if self._ranks is not None:
