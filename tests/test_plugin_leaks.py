@@ -105,8 +105,8 @@ LEAKS = {
         "unirun.submit(gate.wait)",
         (
             r"leaked by the test: call .*wait of executor 'unirun-default', running on thread "
-            r"'unirun-default_0', submitted \d+\.\d s ago; wait for its result\(\), or cancel\(\) it, "
-            r"for which the call looks at unirun.current_task\(\).cancelled"
+            r"'unirun-default_0', submitted \d+\.\d s ago; wait for its result\(\), or cancel\(\) "
+            r"it, for which the call looks at unirun.current_task\(\).cancelled"
         ),
     ),
     "calls that wait": (
