@@ -212,6 +212,43 @@ def shared() -> Iterator[str]:
         yield f"| {text} | {' | '.join(amount(each['figures'], 'us') for each in cells)} |"
 
 
+ENGINES = {"dask": "Dask", "ray": "Ray"}
+ON_ENGINES = {
+    "map: ms": "an item of a map of tiny items",
+    "call: ms": "a tiny call, 100 submitted at once",
+    "call of 10 ms: ms": "a call that sleeps 10 ms, 20 at once on 2 workers",
+    "alone: ms": "a tiny call, submitted and waited for alone",
+    "kill: s": "until the slot of a call that sleeps on for 3 s is free again",
+    "lock: s": "until a lock is to be had whose holder was killed, after its death is known",
+}
+
+
+def on_engines() -> Iterator[str]:
+    """An engine's own API, and unirun on the same workers."""
+    yield f"| |{''.join(f' {name} itself | unirun on {name} |' for name in ENGINES.values())}"
+    yield f"|---|{'---:|---:|' * len(ENGINES)}"
+    figures = {
+        engine: {row["workload"]: row["ours"]["figures"] for row in report(engine)["rows"]}
+        for engine in ENGINES
+    }
+    for key, text in ON_ENGINES.items():
+        cells = [
+            _time(figures[engine].get(f"on-{engine} {key}{by}", []), key.rpartition(" ")[2])
+            for engine in ENGINES
+            for by in (" by itself", "")
+        ]
+        yield f"| {text} | {' | '.join(cells)} |"
+
+
+def _time(figures: list[float], unit: str) -> str:
+    """Of rows whose figures are in the unit already that stands in their name."""
+    if not figures:
+        return "-"
+    seconds = statistics.median(figures) / (1000 if unit == "ms" else 1)
+    unit = "us" if seconds < 1e-3 else "ms" if seconds < 1 else ""
+    return amount([seconds], unit) + (" s" if not unit else "")
+
+
 def limits() -> Iterator[str]:
     yield "| what no pool can be faster than | |"
     yield "|---|---:|"
@@ -229,6 +266,7 @@ VIEWS: dict[str, Callable[[], Iterator[str]]] = {
     "overview": overview,
     "behind": behind,
     "shared-objects": shared,
+    "on-engines": on_engines,
     "limits": limits,
     "machine": machine,
 }
@@ -236,5 +274,6 @@ VIEW_SOURCES: dict[str, tuple[str, ...]] = {
     "overview": ("calls", "payloads", "lifecycle", "recovery"),
     "behind": (),
     "shared-objects": ("shared",),
+    "on-engines": ("dask", "ray"),
     "machine": (),
 }

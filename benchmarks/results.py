@@ -33,31 +33,38 @@ PLAN: dict[str, str] = {
     "jobs": f"--only balance,real --peers {POOLS},bare-fork",
     "scale": f"--only scale --peers {POOLS},bare-fork",
     "engines": "--only engines --peers all",
+    "dask": "--only on-dask --peers none",
+    "ray": "--only on-ray --peers none",
     "shared": "--only shared --peers all",
     "auto": "--only auto-submit --peers none",
     "features": "--only travel,relay,trace,events,showing --peers none",
 }
+APART = ("ray",)
+"""Measured only by name, with .venv-ray/bin/python: what Ray's workers import is what lies in the
+current directory, so beside the benchmarks they never see a wheel."""
 DIGITS = 4
 """Of every figure that is kept."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.results", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"some of: {', '.join(PLAN)}; default: all")
+    parser.add_argument(
+        "names", nargs="*", help=f"some of: {', '.join(PLAN)}; none: all but {APART[0]}"
+    )
     parser.add_argument("--pages", action="store_true", help="measure nothing")
     parser.add_argument("--rounds", type=int, default=__main__.ROUNDS)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see whether it runs")
     wanted = parser.parse_args(arguments)
     if unknown := set(wanted.names) - set(PLAN):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(PLAN)}")
-    failed = [] if wanted.pages else _measure(wanted.names or PLAN, wanted.rounds, wanted.quick)
+    failed = [] if wanted.pages else _measure(wanted.names or _usual(), wanted.rounds, wanted.quick)
     changed = [*_pages.write_all(), *plots.draw_all()]
     print(*(f"written: {path.relative_to(ROOT)}" for path in changed), sep="\n")
     print(*(f"FAILED: {name}; its last file was kept" for name in failed), sep="\n", end="")
     return 1 if failed else 0
 
 
-def _measure(names: Sequence[str] | dict[str, str], rounds: int, quick: bool) -> list[str]:
+def _measure(names: Sequence[str], rounds: int, quick: bool) -> list[str]:
     """Measure each, and keep what came without failures; returns those that failed."""
     failed = []
     for name in names:
@@ -77,6 +84,10 @@ def _measure(names: Sequence[str] | dict[str, str], rounds: int, quick: bool) ->
         _keep(FOLDER / f"{name}.json", report)
         print(f"== {name}: {time.perf_counter() - start:.0f} s", flush=True)
     return failed
+
+
+def _usual() -> list[str]:
+    return [name for name in PLAN if name not in APART]
 
 
 def options_of(name: str, rounds: int, quick: bool = False) -> list[str]:
