@@ -232,29 +232,27 @@ def on_engines() -> Iterator[str]:
         for engine in ENGINES
     }
     for key, text in ON_ENGINES.items():
-        cells = [
-            _time(figures[engine].get(f"on-{engine} {key}{by}", []), key.rpartition(" ")[2])
-            for engine in ENGINES
-            for by in (" by itself", "")
-        ]
+        of_a_second = 1000 if key.endswith(": ms") else 1  # their unit stands in their name
+        cells = []
+        for engine in ENGINES:
+            for by in (" by itself", ""):
+                found = figures[engine].get(f"on-{engine} {key}{by}")
+                cells.append(time_of(statistics.median(found) / of_a_second) if found else "-")
         yield f"| {text} | {' | '.join(cells)} |"
 
 
-def _time(figures: list[float], unit: str) -> str:
-    """Of rows whose figures are in the unit already that stands in their name."""
-    if not figures:
-        return "-"
-    seconds = statistics.median(figures) / (1000 if unit == "ms" else 1)
-    unit = "us" if seconds < 1e-3 else "ms" if seconds < 1 else ""
-    return amount([seconds], unit) + (" s" if not unit else "")
+def time_of(seconds: float) -> str:
+    """In the unit that suits."""
+    if seconds >= 1:
+        return f"{amount([seconds], '')} s"
+    return amount([seconds], "us" if seconds < 1e-3 else "ms")
 
 
 def limits() -> Iterator[str]:
     yield "| what no pool can be faster than | |"
     yield "|---|---:|"
     for name, seconds in report("limits")["limits"].items():
-        unit = "us" if seconds < 1e-3 else "ms"
-        yield f"| {name} | {amount([seconds], unit)} |"
+        yield f"| {name} | {time_of(seconds)} |"
 
 
 def machine() -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from unirun._connect import run_key
 from unirun._errors import BackendUnavailable, ConfigError, VersionMismatch
 from unirun._far_host import machine, versions
+from unirun._forms import SILENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def amounts(given: Any) -> dict[str, float]:
 def silence_of(options: Mapping[str, Any]) -> float:
     """The option `lost_after`: seconds of silence after which a place is taken for gone."""
     given = options.get("lost_after", 30.0)
-    if isinstance(given, int | float) and 1 <= given <= 86400:
-        return float(given)
-    raise ConfigError(f"lost_after={given!r} must be a number of seconds from 1 to 86400")
+    try:
+        return float(SILENCE.parse(given))
+    except (ValueError, TypeError, KeyError):  # as for every value that a form refuses
+        raise ConfigError(f"lost_after={given!r} must be {SILENCE.allowed}") from None
