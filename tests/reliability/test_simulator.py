@@ -39,6 +39,11 @@ def test_every_seed_keeps_every_invariant(
 # -- the same again --------------------------------------------------------------------------------
 
 
+def test_a_broken_pool_gives_back_in_the_order_in_which_it_took() -> None:
+    """The model asked for the order of priorities here, where rules 2 and 7 ask for the old one."""
+    Simulator(41620).run()
+
+
 def test_a_seed_replays_byte_for_byte() -> None:
     for seed in range(40):
         assert Simulator(seed).run().trace == Simulator(seed).run().trace
