@@ -271,7 +271,7 @@ def submit_stubborn(attempts: list[int], begun: threading.Event) -> None:
     retried.submit(stubborn, attempts, begun).result(PATIENCE)
 
 
-@pytest.mark.parametrize("asked", ["itself", "the call above"])
+@pytest.mark.parametrize("asked", ["itself", "by a kill that is refused", "the call above"])
 def test_what_was_asked_to_stop_is_not_run_again(asked: str) -> None:
     attempts: list[int] = []
     begun = threading.Event()
@@ -282,7 +282,11 @@ def test_what_was_asked_to_stop_is_not_run_again(asked: str) -> None:
             retried = executor.options(retries=Retry(3, backoff=0))
             future = retried.submit(stubborn, attempts, begun)
         assert begun.wait(PATIENCE)
-        future.cancel()
+        if asked == "by a kill that is refused":
+            with pytest.raises(unirun.NotKillable):
+                future.kill()
+        else:
+            future.cancel()
         assert isinstance(future.exception(PATIENCE), OSError)
     assert attempts == [1]
 

@@ -279,7 +279,7 @@ class Future(Reported, Replayable, _StandardFuture[T]):
             True if the call was cancelled or killed (now or before), False if it had ended.
 
         Raises:
-            NotKillable: the call runs in a thread.
+            NotKillable: the call runs in a thread; it was asked to stop, as by `cancel()`.
         """
         if not self.cancel() and self.running():
             self._request_kill(grace)

@@ -187,6 +187,7 @@ class Backend(RuleBasedStateMachine):
         if self.kind == "thread":
             with pytest.raises(unirun.NotKillable):
                 self.futures[number].kill()
+            self.model.cancel(number)  # it was asked to stop, all the same
             return
         self.model.running.remove(number)
         self.model.ended[number] = "killed"
