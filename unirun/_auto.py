@@ -20,9 +20,11 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures._base import FINISHED
+from contextvars import copy_context
 
-from unirun import _profile
+from unirun import _observe, _profile
 from unirun._cuts import Chunker
+from unirun._deferral import imported
 from unirun._forecast import Place, best, enough_to_start
 from unirun._future import Future
 from unirun._gauge import Measured, Sample
@@ -30,8 +32,9 @@ from unirun._lessons import Lessons
 from unirun._plain import CHANGES, FIXED, FOREIGN, kind_alone, kind_of
 from unirun._plan import Plan
 from unirun._rehearsal import agree, expected_of
+from unirun._sites import note, site_of
 from unirun._travel import STAYS, Verdict, judge
-from unirun.backend import DEFAULT_OPTIONS
+from unirun.backend import DEFAULT_OPTIONS, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +119,8 @@ class Route:
         self._left -= 1
         if self._left <= 0 or kwargs or fn is not self._fn or not self._verdict.holds():
             return self._submit_here(fn, args, kwargs, options)
+        if _observe.watchers:  # who are told of what backends do
+            return self._here.backend.submit(fn, args, kwargs, options)
         for arg in args:
             if type(arg) not in _NUMBERS or (type(arg) is int and not -_LARGEST < arg < _LARGEST):
                 return self._submit_here(fn, args, kwargs, options)
@@ -126,8 +131,8 @@ class Route:
         try:
             future._result = fn(*args)
         except Exception as exc:  # whatever a task raises is its outcome  # noqa: BLE001
-            tb = exc.__traceback__
-            future._exception = exc.with_traceback(tb.tb_next if tb is not None else None)
+            note(future)  # only now: its caller is still there
+            future._fail_with(exc, fn, args)
         future._state = FINISHED
         return future
 
@@ -335,8 +340,32 @@ class _Done(Future["Any"]):
     __slots__ = ("_backend", "_exception", "_listeners", "_options", "_result", "_state")
 
     _options: CallOptions
+    _called_with: tuple[Any, Any, Any] | None = None  # of one that has failed
 
     __init__ = object.__init__  # as of a ThreadFuture
+
+    def _fail_with(self, error: Exception, fn: Any, args: Any) -> None:
+        tb = error.__traceback__
+        self._exception = error.with_traceback(None if tb is None else tb.tb_next)
+        self._called_with = fn, args, {}
+        name, number = self._options.name or describe(fn), _observe.number_of(self)
+        said = imported("unirun._call_notes")
+        said.add_call_note(
+            error,
+            said.call_note(name, args, fn=fn, call=number, worker="this process"),
+            site_of(self),
+        )
+
+    def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
+        if self._called_with is None:
+            return None
+        name, number = (
+            self._options.name or describe(self._called_with[0]),
+            _observe.number_of(self),
+        )
+        whole = "inline", name, self._options, number, self._called_with
+        again = imported("unirun._again").run_again
+        return lambda: again(copy_context(), *whole)
 
     def _tell_info(self) -> dict[str, Any]:
         return {"options": self._options, "backend": "inline", "pid": os.getpid()}

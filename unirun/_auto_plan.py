@@ -30,8 +30,8 @@ def learn(executor: Executor, fn: Any, plan: Plan, settings: Any, decision: Deci
 
     Only where nobody has said where they run, and nothing makes one place unlike another.
     """
-    if not _is_one_function(fn, plan):
-        return
+    if plan.options.capture or not _is_one_function(fn, plan):
+        return  # what is printed is kept by the backend that was chosen, not on the way to it
     try:
         carried = _config.carried()
     except SerializationError:
