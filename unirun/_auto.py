@@ -31,6 +31,7 @@ from unirun._gauge import Measured, Sample
 from unirun._lessons import Lessons
 from unirun._plain import CHANGES, FIXED, FOREIGN, kind_alone, kind_of
 from unirun._plan import Plan
+from unirun._records import replace
 from unirun._rehearsal import agree, expected_of
 from unirun._sites import note, site_of
 from unirun._travel import STAYS, Verdict, judge
@@ -307,7 +308,8 @@ class Route:
             if backend is None:
                 return
             expected = expected_of(self._verdict.watched)
-            future = backend.submit(agree, (fn, expected), {}, DEFAULT_OPTIONS)
+            options = replace(DEFAULT_OPTIONS, name=f"unirun: asks if {describe(fn)} may go there")
+            future = backend.submit(agree, (fn, expected), {}, options)
         finally:
             self._asking.release()
         if not wait:

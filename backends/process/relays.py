@@ -3,7 +3,8 @@
 1. The streams stay what they were, the same objects on the same descriptors: only their `write` is
    replaced, so whoever holds one prints into the program's.  What C code and child processes write
    to the descriptor goes there directly, as does what a forked child prints.
-2. Whole lines are told at once; what is left of one, when it is flushed or the call ends.
+2. Whole lines are told at once, text and bytes alike; what is left of one, when it is flushed or
+   the call ends.
 3. `warnings` and `logging` ask their filters and levels here, which follow the program's (see
    `unirun._log_levels`).  A task that configures handlers, or shows warnings itself, is respected:
    these are used, and nothing is sent.
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["begin", "follow", "levels"]
 
-PIECE = 1 << 15
-"""Characters or bytes that are told at once."""
+PIECE, LONGEST = 1 << 15, 1 << 20
+"""Characters or bytes that are told at once; and of a line, which is cut only if it is longer."""
 
 levels: tuple[Any, ...] | None = None
 """What loggers here are to be like; see `_log_levels.snapshot`."""
@@ -71,7 +72,7 @@ class Relay:
         self._which = which
         self._note = note  # of what is written, for a crash
         self._write, self._flush = stream.write, stream.flush
-        self._parts: deque[str] = deque()  # of a line that is not whole yet
+        self._parts: deque[Any] = deque()  # of a line that is not whole yet: str or bytes
         self._size = 0  # of these, about
         self._index = 0  # of the call that has begun it
 
@@ -80,32 +81,35 @@ class Relay:
             return self._write(text)
         if self._note is not None:
             self._note(text)
-        if not self._parts:
-            self._index = _index()
-        self._parts.append(text)
-        self._size += len(text)
-        if "\n" in text:
-            self._tell(text=self._lines())
-        elif self._size > PIECE:
-            self._tell(text=self._all())
+        self._take(text, "\n")
         return len(text)
 
     def flush(self) -> None:
-        if self._parts:
-            self._tell(text=self._all())
+        self.flush_line()
         if _context.tell is None:  # else nothing was written there
             self._flush()
 
-    def write_bytes(self, data: Any, /) -> Any:
+    def flush_line(self) -> None:
         if self._parts:
-            self._tell(text=self._all())
-        self._index = _index()
+            self._tell(self._all())
+
+    def write_bytes(self, data: Any, /) -> Any:
         whole = bytes(data)
-        for start in range(0, len(whole), PIECE):
-            self._say(whole[start : start + PIECE])
+        self._take(whole, b"\n")
         return len(whole)
 
-    def _all(self) -> str:
+    def _take(self, part: Any, newline: Any) -> None:
+        if not self._parts:
+            self._index = _index()
+        self._parts.append(part)
+        self._size += len(part)
+        if newline in part:
+            self._tell(self._lines())
+        elif self._size > LONGEST:
+            self._tell(self._all())
+
+    def _all(self) -> Any:
+        """What is left of a line; bytes, if some of it came as bytes."""
         parts, taken = self._parts, []
         while parts:
             try:
@@ -113,19 +117,25 @@ class Relay:
             except IndexError:
                 break  # another thread has taken the last
         self._size = 0
-        return "".join(taken)
+        try:
+            return "".join(taken)
+        except TypeError:
+            return b"".join([each if isinstance(each, bytes) else _encoded(each) for each in taken])
 
-    def _lines(self) -> str:
+    def _lines(self) -> Any:
         text = self._all()
-        end = text.rfind("\n") + 1
+        end = text.rfind(_newline_of(text)) + 1
         if end < len(text):
             self._parts.appendleft(text[end:])
             self._size = len(text) - end
         return text[:end]
 
-    def _tell(self, text: str) -> None:
-        for start in range(0, len(text), PIECE):
-            self._say(text[start : start + PIECE])
+    def _tell(self, text: Any) -> None:
+        start = 0
+        while start < len(text):
+            stop = _piece_end(text, start)
+            self._say(text[start:stop])
+            start = stop
 
     def _say(self, piece: str | bytes) -> None:
         if (tell := _context.tell) is not None:
@@ -134,6 +144,23 @@ class Relay:
     def forget(self) -> None:
         """In a forked child: what is not told yet will be told by its parent."""
         self._parts.clear()
+
+
+def _newline_of(text: Any) -> Any:
+    return "\n" if isinstance(text, str) else b"\n"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _piece_end(text: Any, start: int) -> int:
+    """Where what is told at once ends: with a line, if there is one that is not too long."""
+    if len(text) - start <= PIECE:
+        return len(text)
+    newline = _newline_of(text)
+    end = text.rfind(newline, start, start + PIECE) + 1 or text.find(newline, start) + 1
+    return min(end or len(text), start + LONGEST)
 
 
 def relay_of(which: int, stream: Any, note: Callable[[object], None] | None) -> None:
@@ -152,8 +179,13 @@ def relay_of(which: int, stream: Any, note: Callable[[object], None] | None) -> 
     def write_bytes(data: Any, /) -> Any:
         return write(data) if _context.tell is None else relay.write_bytes(data)
 
+    flush = buffer.flush
+
+    def flush_bytes() -> None:
+        flush() if _context.tell is None else relay.flush_line()
+
     try:
-        buffer.write = write_bytes
+        buffer.write, buffer.flush = write_bytes, flush_bytes
     except AttributeError:
         return
 
@@ -198,7 +230,8 @@ def _follow_filters(filters: tuple[Any, ...]) -> None:
     """Those of the program, and before them what tasks have added here."""
     current = warnings.filters
     told = {id(entry): told_filter(entry) for entry in current}
-    if tuple(told[id(entry)] for entry in current) == filters:
+    by_value = any(each[2].startswith("__main__:") for each in filters)
+    if not by_value and tuple(told[id(entry)] for entry in current) == filters:
         _followed.update(dict.fromkeys(filters, True))
         return
     own = [entry for entry in current if _followed and told[id(entry)] not in _followed]
@@ -206,24 +239,30 @@ def _follow_filters(filters: tuple[Any, ...]) -> None:
     made = []
     for each in filters:
         _followed[each] = True
-        entry = _made_filter(each)
-        if entry is not None:
-            made.append(entry)
+        made.append(_made_filter(each))
     current[:] = [*own, *made]  # type: ignore[index]
     mutated: Any = warnings
     mutated._filters_mutated()
 
 
 def _made_filter(told: tuple[Any, ...]) -> Any:
-    """None for a category that nobody here has imported, and so nobody can warn of."""
     action, message, name, module, line = told
     where, _, path = name.partition(":")
     found: Any = sys.modules.get(where)
     for part in path.split("."):
         found = getattr(found, part, None)
-    if not isinstance(found, type):
-        return None
+    if where == "__main__" or not isinstance(found, type):
+        found = _Named(path.rpartition(".")[2], (Warning,), {"__module__": where})
+        found.__qualname__ = path
     return action, _made_pattern(message), found, _made_pattern(module), line
+
+
+class _Named(type):
+    """Of a category in a filter that nobody here has imported yet, or that comes by value."""
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        known = cls.__module__, cls.__qualname__
+        return any((each.__module__, each.__qualname__) == known for each in category.__mro__)
 
 
 def _made_pattern(told: Any) -> Any:
