@@ -140,8 +140,11 @@ class CoroutineBackend(Backend):
             )
         future = CoroutineFuture()
         future._since = time.monotonic()
-        if options.sites:
-            note(future)
+        if not options.plain:
+            if options.call is not None:
+                future.number = options.call
+            if options.sites:
+                note(future)
         future._backend = self
         future._call = (fn, args, kwargs)
         future._copied = contextvars.copy_context()

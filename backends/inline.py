@@ -126,8 +126,11 @@ class InlineBackend(Backend):
         future._options = options
         future._since = time.monotonic()
         future._called_with = fn, args, kwargs
-        if options.sites:
-            note(future)
+        if not options.plain:
+            if options.call is not None:
+                future.number = options.call
+            if options.sites:
+                note(future)
         if _observe.watchers:
             _observe.submitted(future, options.name or describe(fn), options)
         if options.deadline is not None and time.monotonic() >= options.deadline:

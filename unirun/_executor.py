@@ -216,7 +216,7 @@ class Executor(Submitter, Entered, Scopes, Watched, Shutdown, concurrent.futures
             memory=settings["memory"],
             capture=settings["capture"],
             resources=settings["resources"],
-            kind=str(settings["kind"]),
+            kind=decision.kind,
             copied=self._chooser.is_copied(fn, given, settings, decision),
             seed=settings["seed"] if settings.source("seed") in _OF_CALLS else None,
             seed_libraries=settings["seed_libraries"],

@@ -82,6 +82,8 @@ class Future(Reported, Replayable, _StandardFuture[T]):
     _exception: BaseException | None = None
     _listeners: Listeners | None = None
     _backend: Backend | None = None
+    number: int  # of its call, from when it was submitted or is first asked for: `_observe`
+    has_number = True  # else a backend will give one to another future, which this one follows
     _observed = False  # its end is an event; of those that are calls to a backend
 
     def __init__(self) -> None:  # the base class would allocate a Condition
@@ -149,7 +151,7 @@ class Future(Reported, Replayable, _StandardFuture[T]):
         """What is known about the call by now: where it goes and why, its attempt, its worker."""
         from unirun._info import info_of  # for who asks
 
-        return info_of(self)
+        return info_of(self, _observe.call_of)
 
     def _tell_info(self) -> dict[str, Any]:
         """For `info_of`: the "options" of the call, and what is known for a `CallInfo`."""

@@ -12,7 +12,7 @@ from unirun._records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 __all__ = ["CallInfo", "info_of", "shown_settings"]
@@ -32,6 +32,9 @@ class CallInfo:
     backend: str | None = None
     kind: str | None = None
     """What the call was taken for: its hint, where nobody knew better."""
+    call: int | None = None
+    """Its number, as `current_task().id` and events tell it: one for all its attempts. None while
+    it waits for its turn in a view with a limit."""
     attempt: int | None = None
     """From 1; which one this is of a call with `retries`."""
     worker: str | None = None
@@ -85,14 +88,17 @@ class CallInfo:
 CallInfo.__module__ = "unirun"  # where users find it
 
 
-def info_of(future: Any) -> CallInfo:
-    """What there is to say about that future."""
+def info_of(future: Any, call_of: Callable[[Any, Any], int]) -> CallInfo:
+    """What there is to say about that future; `call_of` as in `_observe`."""
     told: dict[str, Any] = future._tell_info()
     options = told.pop("options", None)
     chosen = getattr(options, "chosen", None)
     known: dict[str, Any] = {"state": _STATES[future._state]}
     if options is not None:
         known |= {"kind": options.kind, "attempt": options.attempt}
+        acting = future._acting()  # the future that stands for it by now
+        if acting.has_number or options.call is not None:
+            known["call"] = call_of(acting, options)
     if chosen is not None:
         known |= {
             "function": chosen.function,

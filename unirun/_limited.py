@@ -43,6 +43,8 @@ __all__ = ["Limit", "Line"]
 class HeldFuture(Future["Any"]):
     """A future that waits for its turn, and from then on does as that of the backend does."""
 
+    has_number = False
+
     def __init__(
         self, limit: Limit, backend: str, options: CallOptions, hand_over: HandOver
     ) -> None:

@@ -37,7 +37,7 @@ from unirun._payload import is_reference
 from unirun._prompt import Thread
 from unirun._records import replace
 from unirun._sites import note
-from unirun.backend import Backend, CallOptions, Patience, Stats, WorkerSpec, describe, next_call_id
+from unirun.backend import Backend, CallOptions, Patience, Stats, WorkerSpec, describe, number_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class OpaqueBackend(Backend):
         future = self.future_type()
         future._backend = self
         future._since = time.monotonic()
-        future.number = next_call_id()
+        future.number = number_for(options)
         future.name = options.name or describe(fn)
         future.options = options
         future.on_part = on_part

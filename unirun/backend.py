@@ -99,7 +99,7 @@ class WorkerSpec:
 class _Plain:
     __slots__ = ("plain",)
     plain: bool
-    """No limit, priority, seed, capture nor sites: one look instead of one at each, in submits."""
+    """No limit, priority, seed, capture, sites nor number: one look instead of one at each."""
 
 
 @record
@@ -122,7 +122,8 @@ class CallOptions(_Plain):
     """For an inline call: whether it would get copies elsewhere; None: unknown."""
     attempt: int = 1
     call: int | None = None
-    """Its number, if it has one before it is submitted here: that of its first attempt."""
+    """Its number, if it has one before it is submitted here: that of its first attempt. It is
+    `current_task().id` of each attempt, so a backend stores it as the `number` of its future."""
     seed: int | None = None
     """What `current_task().seed` is; None: nothing."""
     seed_libraries: bool = False
@@ -140,13 +141,18 @@ class CallOptions(_Plain):
     """How it came that the call goes where it goes (a `_choice.Chosen`), for `Future.info`."""
 
     def __post_init__(self) -> None:
-        limits = self.timeout, self.queue_timeout, self.deadline, self.memory, self.seed
-        plain = limits.count(None) == 5 and not (self.priority or self.capture or self.sites)
+        unusual = self.timeout, self.queue_timeout, self.deadline, self.memory, self.seed, self.call
+        plain = unusual.count(None) == 6 and not (self.priority or self.capture or self.sites)
         object.__setattr__(self, "plain", plain)
 
 
 DEFAULT_OPTIONS = CallOptions()
 next_call_id: Callable[[], int] = _observe.next_number
+
+
+def number_for(options: CallOptions) -> int:
+    """The number of a call that is submitted now: a new one, unless it has one already."""
+    return next_call_id() if options.call is None else options.call
 
 
 class Backend(ABC):

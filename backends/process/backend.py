@@ -34,7 +34,7 @@ from unirun.backend import (
     Stats,
     WorkerSpec,
     describe,
-    next_call_id,
+    number_for,
 )
 
 from . import forks, launch, outcomes, telling, wire
@@ -161,7 +161,7 @@ class ProcessBackend(Backend):
         future = _new(ProcessFuture)
         future._backend = self
         future._since = time.monotonic()
-        future.number = next(_observe._numbers)  # as `next_call_id`, likewise
+        future.number = next(_observe._numbers)  # as `number_for`, likewise
         try:
             # As `is_bare`, but for the price of a call.
             if (plain or options.seed is None) and (
@@ -176,6 +176,8 @@ class ProcessBackend(Backend):
         future.kind = profile.kind
         if not plain:
             future.priority = options.priority
+            if options.call is not None:
+                future.number = options.call
             if options.sites:
                 note(future)
         if _observe.watchers:
@@ -214,7 +216,7 @@ class ProcessBackend(Backend):
         future._since = time.monotonic()
         if options.sites:
             note(future)
-        future.number = next_call_id()
+        future.number = number_for(options)
         future.on_part = on_part
         future.priority = options.priority
         if options.queue_timeout is not None:

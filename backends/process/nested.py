@@ -36,7 +36,7 @@ from unirun.backend import (
     Stats,
     WorkerSpec,
     describe,
-    next_call_id,
+    number_for,
 )
 
 from . import outcomes, wire
@@ -80,7 +80,7 @@ class NestedFuture(Future[Any]):
         told = (options.timeout, options.queue_timeout, options.deadline, options.priority)
         self.carried, self.handles = carry(options)
         self.above = _context.current_task()
-        self.call_id = next_call_id() if options.call is None else options.call
+        self.call_id = number_for(options)
         limits = (*told, options.memory, options.kind, options.attempt)
         self.told = (*limits, self.call_id, self.carried)
 
@@ -137,7 +137,7 @@ class NestedFuture(Future[Any]):
         from .again import rerun
 
         profile = Profile(0, None, self.name, self.options, ALONE)
-        return partial(rerun, profile, self.carried, self.number, self._kept)
+        return partial(rerun, profile, self.carried, self.call_id, self._kept)
 
     def settle(self, answer: Any) -> None:
         if type(answer) is tuple:

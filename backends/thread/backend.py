@@ -149,6 +149,8 @@ class ThreadBackend(Backend):
 
     def _see_to(self, future: ThreadFuture, options: CallOptions) -> None:
         """What few calls ask for, before they are put."""
+        if options.call is not None:
+            future.number = options.call
         if options.deadline is not None or options.queue_timeout is not None:
             future.limit_waiting(self._clock)
         if options.priority and self._ranks is None:

@@ -32,7 +32,7 @@ from unirun.backend import (
     CallOptions,
     FlagToken,
     describe,
-    next_call_id,
+    number_for,
     run_to_end,
 )
 
@@ -253,7 +253,7 @@ class RunningCall(Unasked):
             future, entered = self.future, getattr(self, "entered", None)
             made = TaskContext(
                 self.options.name or describe(self.fn),
-                next_call_id() if future is None else _observe.number_of(future),
+                number_for(self.options) if future is None else _observe.number_of(future),
                 kind=self.options.kind,
                 backend=self.worker.backend,
                 worker=self.worker.thread.name,
