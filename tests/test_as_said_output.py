@@ -215,3 +215,12 @@ def test_what_auto_asks_of_a_worker_is_not_told_as_a_call_of_the_program() -> No
             if asked.is_set():
                 break
     assert seen == {ours, f"{__name__}.computes"}
+
+
+def test_the_time_of_an_abandoned_call_was_busy_time() -> None:
+    gate = threading.Event()
+    with Executor(1, backend="thread") as executor:
+        late = executor.options(timeout=0.2).submit(gate.wait, PATIENCE)
+        assert isinstance(late.exception(PATIENCE), unirun.TaskTimeout)
+        assert executor.stats()["thread"].busy >= 0.2
+        gate.set()

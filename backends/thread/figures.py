@@ -51,9 +51,10 @@ def end(worker: Worker, call: RunningCall) -> None:
 
 
 def note_gone(pool: ThreadBackend, worker: Worker) -> None:
-    """It counts no more; called with the pool's lock held."""
-    pool.busy_of_gone += worker.busy
-    pool.life_of_gone += monotonic() - worker.born
+    """It counts no more; called with the pool's lock held. If it is abandoned, it is in a call."""
+    now = monotonic()
+    pool.busy_of_gone += _busy(worker, now)
+    pool.life_of_gone += now - worker.born
 
 
 def stats_of(pool: ThreadBackend) -> Stats:
