@@ -213,10 +213,12 @@ class CallTests(Suite):
     def test_a_call_knows_what_it_is(self, common: Executor) -> None:
         """`current_task()` tells name, number, attempt, kind, backend, worker and deadline."""
         view = common.options(name="my call", kind="io")
-        first = view.submit(subjects.identity).result(PATIENCE)
+        future = view.submit(subjects.identity)
+        first = future.result(PATIENCE)
         second = view.submit(subjects.identity).result(PATIENCE)
         assert first["name"] == "my call"
-        assert first["kind"] == "io"
+        # What was decided: "async" for a coroutine function, which is what some are given here.
+        assert first["kind"] == future.info.kind in ("io", "async")
         assert first["backend"] == self.engine.name
         assert first["attempt"] == 1
         assert first["deadline"] is None
