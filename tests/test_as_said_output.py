@@ -3,18 +3,17 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from auto_rounds import until_inline
 
 import unirun
 from unirun import Executor
 
 PATIENCE = 20
-WITHIN = 30.0  # seconds that what has to happen some time may take on a busy machine
 
 
 def doubles(n: int) -> int:
@@ -28,17 +27,6 @@ def divides(n: int) -> float:
 def prints(n: int) -> int:
     sys.stdout.write(f"printed {n}\n")
     return n
-
-
-def until_inline(executor: Any, fn: Callable[..., Any]) -> None:
-    """Submit, for as long as a test may wait, until such calls are run at once."""
-    end = time.monotonic() + WITHIN
-    while time.monotonic() < end:
-        for future in [executor.submit(fn, 5) for _ in range(8)]:
-            future.result(PATIENCE)
-        if executor.submit(fn, 5).info.backend == "inline":
-            return
-    raise AssertionError("no call was run inline")
 
 
 @pytest.fixture

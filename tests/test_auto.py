@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from auto_rounds import WITHIN, rounds, until_inline
 
 import unirun
 from unirun import Executor, _profile
 from unirun._executor import Executor as OurExecutor
 from unirun._lessons import LONG
 
-WITHIN = 30.0  # seconds that what has to happen some time may take on a busy machine
 ROUNDS = 20_000
 
 
@@ -94,14 +94,6 @@ def ex() -> Iterator[OurExecutor]:
 
 def route_of(ex: OurExecutor, fn: Any) -> Any:
     return ex._plan(fn, ex._given).route
-
-
-def rounds(ex: OurExecutor, fn: Callable[..., Any], *args: Any) -> Iterator[list[Any]]:
-    """The results of eight calls at a time, again and again, for as long as a test may wait."""
-    end = time.monotonic() + WITHIN
-    while time.monotonic() < end:
-        yield [future.result(WITHIN) for future in [ex.submit(fn, *args) for _ in range(8)]]
-    pytest.fail(f"nothing came of it: {_profile.figures(fn)}")
 
 
 def until_it_leaves(ex: OurExecutor, fn: Callable[..., Any], *args: Any) -> None:
@@ -252,12 +244,6 @@ def test_a_wrong_word_for_it_is_refused_with_the_right_ones() -> None:
 
 
 # -- inline ---------------------------------------------------------------------------------------
-
-
-def until_inline(ex: OurExecutor, fn: Callable[..., Any]) -> None:
-    for _ in rounds(ex, fn, 5):
-        if ex.submit(fn, 5).info.backend == "inline":
-            return
 
 
 def test_what_ends_at_once_runs_in_the_caller(ex: OurExecutor) -> None:

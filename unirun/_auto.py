@@ -350,24 +350,22 @@ class _Done(Future["Any"]):
         tb = error.__traceback__
         self._exception = error.with_traceback(None if tb is None else tb.tb_next)
         self._called_with = fn, args, {}
-        name, number = self._options.name or describe(fn), _observe.number_of(self)
+        name, number = self._about(fn)
         said = imported("unirun._call_notes")
-        said.add_call_note(
-            error,
-            said.call_note(name, args, fn=fn, call=number, worker="this process"),
-            site_of(self),
-        )
+        note = said.call_note(name, args, fn=fn, call=number, worker="this process")
+        said.add_call_note(error, note, site_of(self))
 
     def _again(self) -> Callable[[], tuple[Any, BaseException | None]] | None:
-        if self._called_with is None:
+        call = self._called_with
+        if call is None:
             return None
-        name, number = (
-            self._options.name or describe(self._called_with[0]),
-            _observe.number_of(self),
-        )
-        whole = "inline", name, self._options, number, self._called_with
+        name, number = self._about(call[0])
         again = imported("unirun._again").run_again
-        return lambda: again(copy_context(), *whole)
+        # In whatever context: by rule 4 it calls nothing that could see one.
+        return lambda: again(copy_context(), "inline", name, self._options, number, call)
+
+    def _about(self, fn: Any) -> tuple[str, int]:
+        return self._options.name or describe(fn), _observe.number_of(self)
 
     def _tell_info(self) -> dict[str, Any]:
         return {"options": self._options, "backend": "inline", "pid": os.getpid()}

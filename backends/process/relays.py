@@ -81,7 +81,7 @@ class Relay:
             return self._write(text)
         if self._note is not None:
             self._note(text)
-        self._take(text, "\n")
+        self._take(text)
         return len(text)
 
     def flush(self) -> None:
@@ -95,15 +95,15 @@ class Relay:
 
     def write_bytes(self, data: Any, /) -> Any:
         whole = bytes(data)
-        self._take(whole, b"\n")
+        self._take(whole)
         return len(whole)
 
-    def _take(self, part: Any, newline: Any) -> None:
+    def _take(self, part: Any) -> None:
         if not self._parts:
             self._index = _index()
         self._parts.append(part)
         self._size += len(part)
-        if newline in part:
+        if _newline_of(part) in part:
             self._tell(self._lines())
         elif self._size > LONGEST:
             self._tell(self._all())
@@ -230,6 +230,7 @@ def _follow_filters(filters: tuple[Any, ...]) -> None:
     """Those of the program, and before them what tasks have added here."""
     current = warnings.filters
     told = {id(entry): told_filter(entry) for entry in current}
+    # A forked worker has inherited them, with classes that those which come by value are not.
     by_value = any(each[2].startswith("__main__:") for each in filters)
     if not by_value and tuple(told[id(entry)] for entry in current) == filters:
         _followed.update(dict.fromkeys(filters, True))
